@@ -1,0 +1,121 @@
+// The Python module.  It does not grow with ops: each is bound from its own description.
+#include <pybind11/stl.h>
+
+#include "bind/arguments.h"
+#include "bind/program.h"
+#include "core/launch.h"
+#include "core/parallel.h"
+#include "ops.def"
+
+namespace fastdl {
+namespace {
+
+/// Releasing the GIL costs ~20 ns; it pays when other Python threads would wait for several us.
+/// In bytes, at roughly 20 bytes (80 flop) per nanosecond.
+constexpr double kReleaseGilBytes = 100e3;
+
+/// Runs `body` for Python: None, or null with an exception set.
+template <class F>
+PyObject* guarded(F&& body) {
+  try {
+    body();
+    Py_RETURN_NONE;
+  } catch (py::error_already_set& e) {
+    e.restore();
+  } catch (const DTypeError& e) {
+    PyErr_SetString(PyExc_TypeError, e.what());
+  } catch (const std::invalid_argument& e) {
+    PyErr_SetString(PyExc_ValueError, e.what());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what());
+  }
+  return nullptr;
+}
+
+/// The Python function of an op: read the arguments, then go through the one door.
+template <class Op>
+PyObject* entry(PyObject*, PyObject* const* values, Py_ssize_t n, PyObject* names) {
+  return guarded([&] {
+    const CallArguments args{Op::name, values, n, names};
+    const Op op = read_call<Op>(args);
+    check_and_record(op);
+    if (PyProgram* p = PyProgram::active()) p->keep(args);
+    if (double(traffic_bytes(op)) + flops_of(op) / 4 < kReleaseGilBytes) return run(op);
+    py::gil_scoped_release release;
+    run(op);
+  });
+}
+
+template <class Op>
+void bind(py::module_& m) {
+  Op proto{};
+  SignatureText signature;
+  Op::visit(proto, signature);
+  static const std::string doc = std::string(Op::name) + "(" + signature.text + ")";
+  static PyMethodDef method = {
+      Op::name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&entry<Op>)),
+      METH_FASTCALL | METH_KEYWORDS, doc.c_str()};
+  const py::object module_name = m.attr("__name__");
+  m.add_object(Op::name, py::reinterpret_steal<py::object>(
+                             PyCFunction_NewEx(&method, m.ptr(), module_name.ptr())));
+}
+
+void bind_ops(py::module_& m) {
+#define FASTDL_OP(Op, op) bind<Op>(m);
+#include "ops.def"
+#undef FASTDL_OP
+}
+
+/// Kernel name -> its arguments, in call order.
+py::dict signatures() {
+  py::dict all;
+#define FASTDL_OP(Op, op)   \
+  {                         \
+    Op proto{};             \
+    Signature s;            \
+    Op::visit(proto, s);    \
+    all[Op::name] = s.list; \
+  }
+#include "ops.def"
+#undef FASTDL_OP
+  return all;
+}
+
+py::dict config() {
+  py::dict d;
+  d["backend"] = backend().name;
+  d["backends"] = supported_backends();
+  d["compiled_backends"] = compiled_backends();
+  d["num_threads"] = num_threads();
+  d["compiler"] = __VERSION__;
+  d["cuda"] = false;
+  return d;
+}
+
+}  // namespace
+}  // namespace fastdl
+
+PYBIND11_MODULE(_core, m) {
+  namespace py = pybind11;
+  using namespace fastdl;
+  py::register_local_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const DTypeError& e) {
+      PyErr_SetString(PyExc_TypeError, e.what());
+    }
+  });
+  bind_ops(m);
+  bind_program(m);
+  m.def("op_names", [] { return py::list(signatures().attr("keys")()); });
+  m.def("signatures", &signatures);
+  m.def("backend", [] { return backend().name; });
+  m.def("backends", &supported_backends);
+  m.def("all_backends", &compiled_backends);
+  m.def("use_backend", &use_backend, py::arg("name"));
+  m.def("get_num_threads", &num_threads);
+  m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("config", &config);
+}

@@ -1,0 +1,40 @@
+#pragma once
+// One table of kernels per instruction set; later one per device.
+#include <string>
+#include <vector>
+
+#include "core/op.h"
+
+namespace fastdl {
+
+#define FASTDL_OP(Op, op) struct Op;
+#include "ops.def"
+#undef FASTDL_OP
+
+struct Backend {
+  const char* name;
+#define FASTDL_OP(Op, op) void (*op)(const Op&, const Workspace&);
+#include "ops.def"
+#undef FASTDL_OP
+};
+
+/// The row of a table that runs `Op`.
+template <class Op>
+struct KernelOf;
+#define FASTDL_OP(Op, op)                             \
+  template <>                                         \
+  struct KernelOf<Op> {                               \
+    static constexpr const char* name = #op;          \
+    static auto in(const Backend& b) { return b.op; } \
+  };
+#include "ops.def"
+#undef FASTDL_OP
+
+/// The active backend: the best one this machine runs, unless FASTDL_BACKEND or use_backend() says
+/// otherwise.  Throws std::invalid_argument if FASTDL_BACKEND names none of them.
+const Backend& backend();
+void use_backend(const std::string& name);
+std::vector<std::string> supported_backends();  // best first
+std::vector<std::string> compiled_backends();   // best first
+
+}  // namespace fastdl

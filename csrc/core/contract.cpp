@@ -1,0 +1,218 @@
+#include "core/contract.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+namespace fastdl {
+namespace {
+
+bool is_contiguous(const View& v) {
+  if (v.size() == 0) return true;
+  int64_t expect = 1;
+  for (int i = v.rank - 1; i >= 0; --i) {
+    if (v.shape[i] != 1 && v.stride[i] != expect) return false;
+    expect *= v.shape[i];
+  }
+  return true;
+}
+
+bool same_shape(const View& a, const View& b) {
+  return a.rank == b.rank && std::memcmp(a.shape, b.shape, sizeof(int64_t) * a.rank) == 0;
+}
+
+bool is_real(DType t) { return t == DType::f32 || t == DType::f64; }
+
+bool admits(Kind kind, DType t) {
+  switch (kind) {
+    case Kind::real:
+      return is_real(t);
+    case Kind::index:
+      return t == DType::i32 || t == DType::i64;
+    case Kind::i64:
+      return t == DType::i64;
+    case Kind::f64:
+      return t == DType::f64;
+    case Kind::any:
+      return true;
+  }
+  return false;
+}
+
+const char* kind_name(Kind kind) {
+  switch (kind) {
+    case Kind::real:
+      return "float32|float64";
+    case Kind::index:
+      return "int32|int64";
+    case Kind::i64:
+      return "int64";
+    case Kind::f64:
+      return "float64";
+    case Kind::any:
+      return "array";
+  }
+  return "?";
+}
+
+std::string shape_text(const View& v) {
+  std::string s = "(";
+  for (int i = 0; i < v.rank; ++i) s += (i ? ", " : "") + std::to_string(v.shape[i]);
+  return s + (v.rank == 1 ? ",)" : ")");
+}
+
+/// Memory of a contiguous view as [first, last); strided inputs give their extreme addresses.
+void extent(const View& v, const char** first, const char** last) {
+  const char* lo = static_cast<const char*>(v.data);
+  const char* hi = lo + size_of(v.dtype);
+  for (int i = 0; i < v.rank; ++i) {
+    const int64_t reach = (v.shape[i] - 1) * v.stride[i] * size_of(v.dtype);
+    (reach < 0 ? lo : hi) += reach;
+  }
+  *first = lo;
+  *last = hi;
+}
+
+bool overlap(const View& a, const View& b) {
+  if (a.size() == 0 || b.size() == 0) return false;
+  const char *a0, *a1, *b0, *b1;
+  extent(a, &a0, &a1);
+  extent(b, &b0, &b1);
+  return a0 < b1 && b0 < a1;
+}
+
+}  // namespace
+
+void fail_value(const char* format, ...) {
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  std::vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  throw std::invalid_argument(text);
+}
+
+const char* to_string(DType t) {
+  switch (t) {
+    case DType::f32:
+      return "float32";
+    case DType::f64:
+      return "float64";
+    case DType::bf16:
+      return "bfloat16";
+    case DType::i32:
+      return "int32";
+    case DType::i64:
+      return "int64";
+    case DType::u8:
+      return "uint8";
+  }
+  return "?";
+}
+
+std::string describe(const View& v) { return v ? to_string(v.dtype) + shape_text(v) : "nothing"; }
+
+void Contract::fail(const char* name, const std::string& want, const View& v) const {
+  throw std::invalid_argument(std::string(op_) + ": " + name + " must be " + want + ", got " +
+                              describe(v));
+}
+
+/// The argument as the contract sees it: "float32(n m)"; before a dtype is bound, the admitted
+/// kinds.
+std::string Contract::wanted(const View& v, const ArraySpec& spec) const {
+  const bool bound = spec.kind == Kind::real && real_ != nullptr;
+  const char* dtype = bound                             ? to_string(real_->dtype)
+                      : v && admits(spec.kind, v.dtype) ? to_string(v.dtype)
+                                                        : kind_name(spec.kind);
+  const std::string dims = spec.dims[0] == '*' ? "..." : spec.dims;
+  return std::string(dtype) + "(" + dims + ")";
+}
+
+void Contract::array(const char* name, const View& v, const ArraySpec& spec) {
+  if (!v) {
+    if (!spec.optional) fail(name, wanted(v, spec), v);
+    return;
+  }
+  check_dtype(name, v, spec);
+  check_shape(name, v, spec);
+  check_layout(name, v, spec);
+  seen_[n_seen_++] = {name, &v, spec.role};
+}
+
+void Contract::check_dtype(const char* name, const View& v, const ArraySpec& spec) {
+  const bool shares = spec.kind == Kind::real || spec.kind == Kind::any;
+  if (admits(spec.kind, v.dtype) && !(shares && real_ && real_->dtype != v.dtype)) {
+    if (shares && !real_) real_ = &v, real_name_ = name;
+    return;
+  }
+  std::string text = std::string(op_) + ": " + name + " must be " + wanted(v, spec);
+  if (shares && real_) text += std::string(" (the dtype of ") + real_name_ + ")";
+  text += ", got " + describe(v);
+  if (spec.kind == Kind::real) text += "; nothing is cast silently, use .astype(...)";
+  throw DTypeError(text);
+}
+
+void Contract::check_shape(const char* name, const View& v, const ArraySpec& spec) {
+  if (spec.dims[0] == '*') {
+    if (!star_) {
+      star_ = &v, star_name_ = name;
+    } else if (!same_shape(*star_, v)) {
+      fail(name,
+           std::string(to_string(v.dtype)) + shape_text(*star_) + ", the shape of " + star_name_,
+           v);
+    }
+    return;
+  }
+  int rank = 0;
+  for (const char* d = spec.dims; *d; ++d) rank += *d != ' ';
+  if (rank != v.rank) fail(name, wanted(v, spec), v);
+  int axis = 0;
+  for (const char* d = spec.dims; *d; ++d)
+    if (*d != ' ') bind(name, *d, v.shape[axis++], v, spec);
+}
+
+void Contract::bind(const char* name, char letter, int64_t size, const View& v,
+                    const ArraySpec& spec) {
+  if (letter >= '0' && letter <= '9') {
+    if (size != letter - '0') fail(name, wanted(v, spec), v);
+    return;
+  }
+  for (int i = 0; i < n_dims_; ++i) {
+    if (dims_[i].letter != letter) continue;
+    if (dims_[i].size != size)
+      fail(name,
+           wanted(v, spec) + " with " + letter + " = " + std::to_string(dims_[i].size) + " (from " +
+               dims_[i].from + ")",
+           v);
+    return;
+  }
+  dims_[n_dims_++] = {letter, size, name};
+}
+
+void Contract::check_layout(const char* name, const View& v, const ArraySpec& spec) const {
+  if (spec.role != Role::in && v.readonly)
+    throw std::invalid_argument(std::string(op_) + ": " + name +
+                                " must be writeable, got a read-only " + describe(v) +
+                                "; pass a writeable array or a copy");
+  if (!spec.strided && !is_contiguous(v))
+    throw std::invalid_argument(std::string(op_) + ": " + name +
+                                " must be C-contiguous, got strides in " + describe(v) +
+                                "; use np.ascontiguousarray or a contiguous output");
+}
+
+void Contract::check_overlap() const {
+  for (int i = 0; i < n_seen_; ++i) {
+    if (seen_[i].role == Role::in) continue;
+    for (int j = 0; j < n_seen_; ++j) {
+      if (i == j || !overlap(*seen_[i].view, *seen_[j].view)) continue;
+      const bool same = seen_[i].view->data == seen_[j].view->data && seen_[j].role == Role::in &&
+                        same_shape(*seen_[i].view, *seen_[j].view) && is_contiguous(*seen_[j].view);
+      if (inplace_ && same) continue;
+      throw std::invalid_argument(
+          std::string(op_) + ": " + seen_[i].name + " must not share memory with " + seen_[j].name +
+          (inplace_ ? " unless it is the same array" : "") + "; pass another output or a copy");
+    }
+  }
+}
+
+}  // namespace fastdl

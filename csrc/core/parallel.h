@@ -1,0 +1,18 @@
+#pragma once
+// Our own thread pool: no OpenMP (bundling, fork dead-locks, clashes with other runtimes).
+#include <cstdint>
+
+namespace fastdl {
+
+int num_threads();
+/// Throws std::invalid_argument unless 1 <= n <= kMaxThreads.
+void set_num_threads(int64_t n);
+constexpr int kMaxThreads = 256;
+
+/// Runs body(context, chunk, worker) for every chunk in [0, chunks), worker < num_threads().
+/// `work` is the cost of the whole call in bytes moved or equivalent (4 flop ~ 1 byte): small work
+/// stays on the caller's thread.  Which thread runs a chunk is not defined, so chunks must depend
+/// on shapes alone and write apart; then results cannot depend on the number of threads.
+void run_chunks(int64_t chunks, int64_t work, void (*body)(void*, int64_t, int), void* context);
+
+}  // namespace fastdl

@@ -1,0 +1,93 @@
+#include "core/program.h"
+
+#include <cstdlib>
+#include <new>
+
+#include "core/parallel.h"
+
+namespace fastdl {
+namespace {
+
+thread_local Program* recording_program = nullptr;
+
+/// A 64-byte aligned block that grows and is freed with its thread.
+struct Arena {
+  char* data = nullptr;
+  int64_t capacity = 0;
+  ~Arena() { std::free(data); }
+  char* reserve(int64_t bytes) {
+    if (bytes <= capacity) return data;
+    std::free(data);
+    data = nullptr, capacity = 0;
+    data = static_cast<char*>(std::aligned_alloc(64, static_cast<size_t>(aligned_bytes(bytes))));
+    if (!data) throw std::bad_alloc();
+    capacity = aligned_bytes(bytes);
+    return data;
+  }
+};
+thread_local Arena arena;
+
+}  // namespace
+
+Workspace workspace_for(const Scratch& need) {
+  const int64_t shared = aligned_bytes(need.shared_bytes), each = aligned_bytes(need.thread_bytes);
+  const int64_t total = shared + each * num_threads();
+  if (total == 0) return {};
+  char* data = arena.reserve(total);
+  return {data, data + shared, each};
+}
+
+void Program::locate(const View& v, size_t offset) {
+  const char* p = static_cast<const char*>(v.data);
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const char* first = static_cast<const char*>(slots_[i].data);
+    if (p >= first && p < first + slots_[i].bytes())
+      uses_.push_back({offset, static_cast<int>(i), p - first});
+  }
+}
+
+void Program::check_inputs(const std::vector<View>& inputs) const {
+  if (inputs.size() != slots_.size())
+    throw std::invalid_argument("program: inputs must be " + std::to_string(slots_.size()) +
+                                " arrays, got " + std::to_string(inputs.size()));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const View &want = slots_[i], &got = inputs[i];
+    const bool same_dtype = want.dtype == got.dtype;
+    if (same_dtype && want.rank == got.rank &&
+        std::memcmp(want.shape, got.shape, sizeof(int64_t) * want.rank) == 0)
+      continue;
+    const std::string text = "program: input " + std::to_string(i) + " must be " + describe(want) +
+                             ", got " + describe(got);
+    if (!same_dtype) throw DTypeError(text);
+    throw std::invalid_argument(text);
+  }
+}
+
+void Program::bind(const std::vector<View>& inputs) {
+  for (const Use& u : uses_) {
+    void* p = static_cast<char*>(inputs[u.slot].data) + u.delta;
+    std::memcpy(at(u.offset), &p, sizeof p);
+  }
+}
+
+void Program::run(const std::vector<View>& inputs) {
+  std::lock_guard<std::mutex> lock(running_);
+  check_inputs(inputs);
+  const Workspace ws = workspace_for(scratch_);
+  bind(inputs);
+  for (const Call& c : calls_)
+    if (c.entry->validate) c.entry->validate(at(c.offset));
+  const Backend& b = backend();
+  for (const Call& c : calls_) c.entry->run(b, at(c.offset), ws);
+}
+
+std::vector<Program::CallInfo> Program::calls() const {
+  std::vector<CallInfo> list;
+  for (const Call& c : calls_) list.push_back(c.entry->info(at(c.offset)));
+  return list;
+}
+
+Program* recording() { return recording_program; }
+void set_recording(Program* p) { recording_program = p; }
+
+}  // namespace fastdl

@@ -1,0 +1,66 @@
+#pragma once
+#include "core/gemm_plan.h"
+#include "core/op.h"
+
+namespace fastdl {
+
+/// Y = act(X W + b)                                  X (B,n)  W (n,m)  b (m)?  ->  Y (B,m)
+/// cost     2 B n m flop, one pass: bias and activation ride in the GEMM epilogue
+/// numerics each Y_ij is one fma chain over k ascending per block of kKC, the blocks added in
+/// order:
+///          the bits do not depend on tiling, threads, B or vector width
+/// source   Goodfellow, Bengio, Courville, "Deep Learning", 2016, ch. 6
+struct AffineForward {
+  static constexpr const char* name = "affine_forward";
+  View X, W, b, Y;
+  Activation activation = Activation::none;
+  double flops() const { return 2.0 * X.shape[0] * X.shape[1] * W.shape[1]; }
+  Scratch scratch() const { return {0, gemm_thread_bytes(X.shape[1], X.dtype)}; }
+  template <class Self, class V>
+  static void visit(Self& op, V& v) {
+    v.in("X", op.X, "B n");
+    v.in("W", op.W, "n m");
+    v.opt("b", op.b, "m");
+    v.out("Y", op.Y, "B m");
+    v.attr("activation", op.activation);
+  }
+};
+
+/// dZ = dY act'(Z);  dX = dZ W^T,  dW = X^T dZ,  db = sum_i dZ_i
+///                        dY (B,m)  X (B,n)  W (n,m)  Y (B,m)?  ->  dX (B,n)? dW (n,m)? db (m)?
+/// cost     2 B n m flop for dX and for dW; with an activation one more pass over dY
+/// numerics as the forward; with `accumulate` dW and db are added to, dX is always stored
+struct AffineBackward {
+  static constexpr const char* name = "affine_backward";
+  View dY, X, W, Y, dX, dW, db;
+  Activation activation = Activation::none;
+  bool accumulate = false;
+  double flops() const {
+    return 2.0 * X.shape[0] * X.shape[1] * W.shape[1] * (int(bool(dX)) + int(bool(dW)));
+  }
+  Scratch scratch() const {
+    const int64_t B = X.shape[0], m = W.shape[1];
+    return {activation == Activation::none ? 0 : dY.bytes(),
+            gemm_thread_bytes(B > m ? B : m, X.dtype)};
+  }
+  void validate() const {
+    if (activation != Activation::none && !Y)
+      fail_value(
+          "affine_backward: Y must be the output of the forward pass when there is an activation, "
+          "got nothing");
+  }
+  template <class Self, class V>
+  static void visit(Self& op, V& v) {
+    v.in("dY", op.dY, "B m");
+    v.in("X", op.X, "B n");
+    v.in("W", op.W, "n m");
+    v.opt("Y", op.Y, "B m");
+    v.opt_out("dX", op.dX, "B n");
+    v.opt_out("dW", op.dW, "n m");
+    v.opt_out("db", op.db, "m");
+    v.attr("activation", op.activation);
+    v.attr("accumulate", op.accumulate);
+  }
+};
+
+}  // namespace fastdl
