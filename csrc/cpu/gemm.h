@@ -1,26 +1,19 @@
 #pragma once
-// C = epilogue(A B), any strides of A and B, C row-major.
+// C = epilogue(A B), any strides of A and B, C row-major: the five loops of Goto around cpu/tile.h
+// (Van Zee & van de Geijn, "BLIS: a framework for rapidly instantiating BLAS functionality", 2015).
 //
-// A chunk is an mc x nc piece of C (see core/gemm_plan.h).  For each k-block and each panel of NR
-// columns, B is packed into NR-wide rows (skipped when a panel is used for few rows and is
-// contiguous already), then the register kernel walks down the rows, MR at a time, with MR x NR
-// accumulators.
+//   pieces of C        one per chunk of parallel_for
+//   k-blocks (kKC)     the block sums are added to C in order: see core/gemm_plan.h
+//   panels of B        packed, 32 KiB, stays in L1; packed while the first tile reads it
+//   tiles of A         MR rows, packed to unit stride when several panels will read them
 //
-// Tile sizes: the kernel needs MR * NV >= latency x ports (4 x 2) independent chains, and loads
-// NV + MR vectors per MR * NV fmas, so both ports stay busy when MR * NV > NV + MR.  With 32
-// registers 14 x 2 (28 accumulators + 2 of B + 1 broadcast); with 16, 6 x 2.
+// How C is cut into pieces cannot change a bit of it, so it follows the number of threads.
 #include "core/gemm_plan.h"
-#include "cpu/loop.h"
+#include "cpu/tile.h"
+#include "cpu/transpose.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
-
-/// Element (i, j) is data[i * row + j * col].
-template <class T>
-struct Matrix {
-  const T* data;
-  int64_t row, col;
-};
 
 /// What happens to a finished element: C = act(sum + bias), or C += sum.
 template <class T>
@@ -30,108 +23,189 @@ struct Epilogue {
   bool accumulate = false;
 };
 
-constexpr int kNV = 2;
-constexpr int kMR = kRegisters >= 32 ? 14 : 6;
 template <class T>
-constexpr int kNR = kNV * kLanes<T>;
+struct Product {
+  int64_t M, N, K;
+  Matrix<T> A, B;
+  T* C;
+  int64_t ldc;
+  Epilogue<T> e;
+};
 
-/// MR x NR of C += A (MR x kc) B (kc x NR).  `first`: C is written, not added to.
-template <class T, int MR>
-void tile(int64_t kc, Matrix<T> A, const T* b, int64_t ldb, T* c, int64_t ldc, int64_t cols,
-          bool first, const T* bias, bool relu_on) {
-  Vec<T> acc[MR][kNV];
-  unroll<MR>([&](auto i) { unroll<kNV>([&](auto j) { acc[i][j] = Vec<T>{}; }); });
-  const T* a = A.data;
-  const bool whole = cols == kNR<T>;
-  for (int64_t k = 0; k < kc; ++k, a += A.col, b += ldb) {
-    Vec<T> bv[kNV];
-    if (whole)
-      unroll<kNV>([&](auto j) { bv[j] = load(b + j * kLanes<T>); });
-    else
-      unroll<kNV>([&](auto j) {
-        bv[j] = load(b + j * kLanes<T>, max_of(0, min_of(kLanes<T>, cols - j * kLanes<T>)));
-      });
-    unroll<MR>([&](auto i) {
-      const Vec<T> x = broadcast(a[i * A.row]);
-      unroll<kNV>([&](auto j) { acc[i][j] = fma(x, bv[j], acc[i][j]); });
-    });
-  }
-  unroll<kNV>([&](auto j) {
-    const int64_t n = max_of(0, min_of(kLanes<T>, cols - j * kLanes<T>));
-    const Vec<T> add = bias ? load(bias + j * kLanes<T>, n) : Vec<T>{};
-    unroll<MR>([&](auto i) {
-      T* p = c + i * ldc + j * kLanes<T>;
-      Vec<T> v = acc[i][j];
-      if (!first) v = load(p, n) + v;
-      if (bias) v = v + add;
-      if (relu_on) v = relu(v);
-      store(p, v, n);
-    });
-  });
-}
+/// A piece of C: rows [i0, i1), columns [j0, j1).
+struct Piece {
+  int64_t i0, i1, j0, j1;
+};
 
+/// Rows of a tile that is NV vectors wide.
+template <int NV>
+constexpr int kRowsOf = NV == 4 ? kWideTileRows : kTileRows;
+
+/// Copies `rows` rows of A (k-block wide) so that a step of k reads them side by side, MR apart.
 template <class T>
-using Tile = void (*)(int64_t, Matrix<T>, const T*, int64_t, T*, int64_t, int64_t, bool, const T*,
-                      bool);
-
-/// The register kernel for `rows` <= kMR rows.
-template <class T, int MR = kMR>
-FASTDL_INLINE Tile<T> tile_for(int64_t rows) {
-  if constexpr (MR > 1) {
-    if (rows < MR) return tile_for<T, MR - 1>(rows);
-  }
-  return &tile<T, MR>;
-}
-
-/// Copies B (kc x cols) into rows of NR, zero-filled to the right.
-template <class T>
-void pack_panel(Matrix<T> B, int64_t kc, int64_t cols, T* to) {
-  if (B.col == 1) {
+void pack_rows(const Matrix<T>& A, int64_t rows, int64_t kc, T* to) {
+  constexpr int L = kLanes<T>;
+  if (A.row == 1) {
     for (int64_t k = 0; k < kc; ++k)
-      for (int64_t j = 0; j < kNR<T>; j += kLanes<T>)
-        store(to + k * kNR<T> + j,
-              load(B.data + k * B.row + j, max_of(0, min_of(kLanes<T>, cols - j))));
+      for (int64_t i = 0; i < rows; i += L)
+        store(to + k * rows + i, load(A.data + k * A.col + i, rows - i), rows - i);
     return;
   }
-  for (int64_t j = 0; j < kNR<T>; ++j)
-    for (int64_t k = 0; k < kc; ++k)
-      to[k * kNR<T> + j] = j < cols ? B.data[k * B.row + j * B.col] : T{0};
+  // A store of L lanes may reach into the next k; going upwards, what it spoils is written later.
+  for (int64_t i = (rows - 1) / L * L; i >= 0; i -= L)
+    pack_transposed(A.data + i * A.row, A.row, min_of(L, rows - i), kc, to + i, rows);
 }
 
-/// One chunk of C: rows [i0, i1), columns [j0, j1).
+/// Copies a panel of B (kc x cols) into rows of NV vectors, zero-filled to the right.
+template <class T, int NV>
+void pack_panel(const Matrix<T>& B, int64_t kc, int64_t cols, T* to) {
+  constexpr int L = kLanes<T>;
+  for (int64_t j = 0; j < NV * L; j += L)
+    pack_transposed(B.data + j * B.col, B.col, max_of(0, min_of(L, cols - j)), kc, to + j, NV * L);
+}
+
+/// The k-block of one panel against all rows of the piece.
+template <class T, int NV, bool kUnitRows>
+void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t rows,
+                      int64_t row_step, const Matrix<T>& B, T* panel) {
+  constexpr int MR = kRowsOf<NV>;
+  constexpr int NR = NV * kLanes<T>;
+  T* const C = c.C;
+  c.B = B.data, c.ldb = B.row;
+  bool in_panel = false;
+  if (B.col != 1) {
+    pack_panel<T, NV>(B, c.kc, c.cols, panel);
+    in_panel = true;
+  }
+  for (int64_t i = 0; i < rows; i += row_step) {
+    const int64_t n = min_of(row_step, rows - i);
+    c.C = C + i * c.ldc;
+    c.A = packed_a ? Matrix<T>{A.data + i * c.kc, 1, n} : A.at(i, 0);
+    if (in_panel) c.B = panel, c.ldb = NR;
+    if (in_panel) {
+      Tiles<T, MR, NV, kUnitRows, ReadB::whole>::of(n)(c);
+    } else if (rows > n) {
+      c.pack = panel;
+      Tiles<T, MR, NV, kUnitRows, ReadB::pack>::of(n)(c);
+      in_panel = true;
+    } else if (c.cols == NR) {
+      Tiles<T, MR, NV, kUnitRows, ReadB::whole>::of(n)(c);
+    } else {
+      Tiles<T, MR, NV, kUnitRows, ReadB::masked>::of(n)(c);
+    }
+  }
+}
+
+/// Packed rows pay when several panels read them, or when their stride maps them to the same few
+/// sets of the cache.
 template <class T>
-void gemm_chunk(int64_t i0, int64_t i1, int64_t j0, int64_t j1, int64_t K, Matrix<T> A, Matrix<T> B,
-                T* C, int64_t ldc, const Epilogue<T>& e, T* panel) {
+FASTDL_INLINE bool should_pack_a(const Product<T>& p, const Piece& piece) {
+  const int64_t stride = p.A.row == 1 ? p.A.col : p.A.row;
+  const bool aliased = stride * int64_t{sizeof(T)} % 1024 == 0 && stride * sizeof(T) >= 2048;
+  const int64_t panels = ceil_div(piece.j1 - piece.j0, 2 * kLanes<T>);
+  return piece.i1 - piece.i0 > 1 && (panels > 6 || (aliased && panels > 1));
+}
+
+template <class T, int NV>
+FASTDL_INLINE void one_panel(const TileCall<T>& c, const Matrix<T>& A, bool packed, int64_t rows,
+                             int64_t row_step, const Matrix<T>& B, T* panel) {
+  if (packed || A.row == 1)
+    panel_times_rows<T, NV, true>(c, A, packed, rows, row_step, B, panel);
+  else
+    panel_times_rows<T, NV, false>(c, A, packed, rows, row_step, B, panel);
+}
+
+/// All panels of a piece for one k-block.  NV vectors wide while they last, then narrower.
+template <class T, int NV>
+void block_of_piece(const Product<T>& p, const Piece& piece, int64_t k0, int64_t kc,
+                    char* scratch) {
+  constexpr int L = kLanes<T>;
+  T* const panel = reinterpret_cast<T*>(scratch);
+  T* const packed = reinterpret_cast<T*>(scratch + kPanelBytesB);
+  const int64_t rows = piece.i1 - piece.i0;
+  // Equal tiles: 16 rows are 8 + 8, not 14 + 2.
+  const int64_t step = ceil_div(rows, ceil_div(rows, kRowsOf<NV>));
+  const bool pack = should_pack_a(p, piece);
+  Matrix<T> A = p.A.at(piece.i0, k0);
+  if (pack) {
+    for (int64_t i = 0; i < rows; i += step)
+      pack_rows(A.at(i, 0), min_of(step, rows - i), kc, packed + i * kc);
+    A = {packed, 1, 0};
+  }
+  const bool done = k0 + kc == p.K;
+  for (int64_t j = piece.j0; j < piece.j1;) {
+    const int64_t left = piece.j1 - j, cols = min_of(left, left > L ? NV * L : L);
+    TileCall<T> c{};
+    c.kc = kc, c.C = p.C + piece.i0 * p.ldc + j, c.ldc = p.ldc, c.cols = cols;
+    c.add = k0 > 0 || p.e.accumulate;
+    c.bias = done && p.e.bias ? p.e.bias + j : nullptr;
+    c.relu = done && p.e.relu;
+    const Matrix<T> B = p.B.at(k0, j);
+    if (cols > L)
+      one_panel<T, NV>(c, A, pack, rows, step, B, panel);
+    else
+      one_panel<T, 1>(c, A, pack, rows, step, B, panel);
+    j += cols;
+  }
+}
+
+template <class T>
+void gemm_piece(const Product<T>& p, const Piece& piece, char* scratch) {
+  const bool wide = piece.i1 - piece.i0 <= kWideTileRows && piece.j1 - piece.j0 > 2 * kLanes<T>;
   int64_t k0 = 0;
   do {
-    const int64_t kc = min_of(kKC, K - k0);
-    const bool first = k0 == 0 && !e.accumulate, done = k0 + kc == K;
-    for (int64_t j = j0; j < j1; j += kNR<T>) {
-      const int64_t cols = min_of(kNR<T>, j1 - j);
-      const Matrix<T> Bj{B.data + k0 * B.row + j * B.col, B.row, B.col};
-      const bool direct = B.col == 1 && i1 - i0 <= kMR;
-      if (!direct) pack_panel(Bj, kc, cols, panel);
-      for (int64_t i = i0; i < i1; i += kMR) {
-        const int64_t rows = min_of(kMR, i1 - i);
-        tile_for<T>(rows)(kc, {A.data + i * A.row + k0 * A.col, A.row, A.col},
-                          direct ? Bj.data : panel, direct ? B.row : kNR<T>, C + i * ldc + j, ldc,
-                          cols, first, done && e.bias ? e.bias + j : nullptr, done && e.relu);
-      }
-    }
+    const int64_t kc = min_of(kKC, p.K - k0);
+    if (wide)
+      block_of_piece<T, 4>(p, piece, k0, kc, scratch);
+    else
+      block_of_piece<T, 2>(p, piece, k0, kc, scratch);
     k0 += kc;
-  } while (k0 < K);
+  } while (k0 < p.K);
+}
+
+/// How many pieces along rows and columns.  One per thread is enough to share the work; a second
+/// one each lets a late thread be helped.  Rows are also cut so that a packed block of A fits L2.
+struct Grid {
+  int64_t rows, cols;
+};
+template <class T>
+FASTDL_INLINE Grid grid_for(int64_t M, int64_t N, int64_t K) {
+  const int64_t max_rows = kBlockBytesA / (kKC * int64_t{sizeof(T)}) / kTileRows * kTileRows;
+  Grid g{ceil_div(M, max_rows), 1};
+  const double flop = 2.0 * M * N * K;
+  const int64_t team = flop < 400e3 ? 1 : num_threads();
+  const int64_t want = team == 1 ? 1 : flop < 20e6 ? team : 2 * team;
+  while (g.rows * g.cols < want) {
+    const int64_t cols = N / g.cols, rows = M / g.rows;
+    if (cols >= 2 * rows && cols >= 8 * kLanes<T>)
+      g.cols *= 2;
+    else if (rows >= 2 * kTileRows)
+      g.rows *= 2;
+    else if (cols >= 4 * kLanes<T>)
+      g.cols *= 2;
+    else
+      break;
+  }
+  return g;
+}
+
+/// First element of part `i` of `n` elements cut into `parts`, at multiples of `unit`.
+FASTDL_INLINE int64_t part_start(int64_t n, int64_t parts, int64_t unit, int64_t i) {
+  return i >= parts ? n : min_of(n, ceil_div(n, unit) * i / parts * unit);
 }
 
 /// C (M x N) = epilogue(A (M x K) B (K x N)).  K = 0 gives the epilogue of zeros.
 template <class T>
-void gemm(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t ldc,
-          const Epilogue<T>& e, const Workspace& ws) {
-  if (M == 0 || N == 0) return;
-  const GemmPlan plan = gemm_plan(M, N);
-  parallel_for(plan.chunks(), M * N * max_of(K, 1) / 2, [&](int64_t chunk, int worker) {
-    const int64_t i0 = chunk % plan.row_chunks * plan.mc, j0 = chunk / plan.row_chunks * plan.nc;
-    gemm_chunk(i0, min_of(M, i0 + plan.mc), j0, min_of(N, j0 + plan.nc), K, A, B, C, ldc, e,
-               reinterpret_cast<T*>(ws.of_thread(worker)));
+void gemm(const Product<T>& p, const Workspace& ws) {
+  if (p.M == 0 || p.N == 0) return;
+  const Grid g = grid_for<T>(p.M, p.N, p.K);
+  constexpr int64_t kUnit = 2 * kLanes<T>;
+  parallel_for(g.rows * g.cols, p.M * p.N * max_of(p.K, 1) / 2, [&](int64_t chunk, int worker) {
+    const int64_t r = chunk % g.rows, c = chunk / g.rows;
+    const Piece piece{part_start(p.M, g.rows, kTileRows, r),
+                      part_start(p.M, g.rows, kTileRows, r + 1), part_start(p.N, g.cols, kUnit, c),
+                      part_start(p.N, g.cols, kUnit, c + 1)};
+    if (piece.i0 < piece.i1 && piece.j0 < piece.j1) gemm_piece(p, piece, ws.of_thread(worker));
   });
 }
 

@@ -24,9 +24,12 @@ constexpr int kRegisters = 32;
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 constexpr int kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kVectorBytes = 16;
+constexpr int kRegisters = 32;
 #else
 constexpr int kVectorBytes = 16;
-constexpr int kRegisters = sizeof(void*) == 8 && kVectorBytes == 16 ? 16 : 8;
+constexpr int kRegisters = 16;
 #endif
 
 template <class T>
@@ -58,20 +61,26 @@ FASTDL_INLINE void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = v;
 }
 
+/// A prefix of the lanes, for the ends of rows: first_lanes<T>(n) is the first n, n of any size.
+/// A masked load gives zero elsewhere, and no memory beyond the prefix is touched.
 #if defined(__AVX512F__)
-FASTDL_INLINE __mmask16 first_lanes16(int64_t n) { return __mmask16((1u << n) - 1); }
-FASTDL_INLINE __mmask8 first_lanes8(int64_t n) { return __mmask8((1u << n) - 1); }
-FASTDL_INLINE Vec<float> load_mask(const float* p, int64_t n) {
-  return (Vec<float>)_mm512_maskz_loadu_ps(first_lanes16(n), p);
+template <class T>
+using Mask = std::conditional_t<sizeof(T) == 4, __mmask16, __mmask8>;
+template <class T>
+FASTDL_INLINE Mask<T> first_lanes(int64_t n) {
+  return n >= kLanes<T> ? Mask<T>(-1) : n <= 0 ? Mask<T>(0) : Mask<T>((1u << n) - 1);
 }
-FASTDL_INLINE Vec<double> load_mask(const double* p, int64_t n) {
-  return (Vec<double>)_mm512_maskz_loadu_pd(first_lanes8(n), p);
+FASTDL_INLINE Vec<float> load_masked(const float* p, __mmask16 m) {
+  return (Vec<float>)_mm512_maskz_loadu_ps(m, p);
 }
-FASTDL_INLINE void store_mask(float* p, Vec<float> v, int64_t n) {
-  _mm512_mask_storeu_ps(p, first_lanes16(n), (__m512)v);
+FASTDL_INLINE Vec<double> load_masked(const double* p, __mmask8 m) {
+  return (Vec<double>)_mm512_maskz_loadu_pd(m, p);
 }
-FASTDL_INLINE void store_mask(double* p, Vec<double> v, int64_t n) {
-  _mm512_mask_storeu_pd(p, first_lanes8(n), (__m512d)v);
+FASTDL_INLINE void store_masked(float* p, Vec<float> v, __mmask16 m) {
+  _mm512_mask_storeu_ps(p, m, (__m512)v);
+}
+FASTDL_INLINE void store_masked(double* p, Vec<double> v, __mmask8 m) {
+  _mm512_mask_storeu_pd(p, m, (__m512d)v);
 }
 FASTDL_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
   return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -82,26 +91,29 @@ FASTDL_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 FASTDL_INLINE Vec<float> sqrt(Vec<float> x) { return (Vec<float>)_mm512_sqrt_ps((__m512)x); }
 FASTDL_INLINE Vec<double> sqrt(Vec<double> x) { return (Vec<double>)_mm512_sqrt_pd((__m512d)x); }
 #elif defined(__AVX2__)
-alignas(32) constexpr int32_t kMask32[16] = {-1, -1, -1, -1, -1, -1, -1, -1,
-                                             0,  0,  0,  0,  0,  0,  0,  0};
-alignas(32) constexpr int64_t kMask64[8] = {-1, -1, -1, -1, 0, 0, 0, 0};
-FASTDL_INLINE __m256i first_lanes8(int64_t n) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask32 + 8 - n));
+template <class T>
+struct Mask {
+  __m256i bits;
+};
+template <class T>
+FASTDL_INLINE Mask<T> first_lanes(int64_t n) {
+  constexpr int L = kLanes<T>;
+  alignas(32) static constexpr IntOf<T> kOnes[2 * L] = {
+      -1, -1, -1, -1, L == 8 ? -1 : 0, L == 8 ? -1 : 0, L == 8 ? -1 : 0, L == 8 ? -1 : 0};
+  const int64_t first = n >= L ? 0 : n <= 0 ? L : L - n;
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(kOnes + first))};
 }
-FASTDL_INLINE __m256i first_lanes4(int64_t n) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask64 + 4 - n));
+FASTDL_INLINE Vec<float> load_masked(const float* p, Mask<float> m) {
+  return (Vec<float>)_mm256_maskload_ps(p, m.bits);
 }
-FASTDL_INLINE Vec<float> load_mask(const float* p, int64_t n) {
-  return (Vec<float>)_mm256_maskload_ps(p, first_lanes8(n));
+FASTDL_INLINE Vec<double> load_masked(const double* p, Mask<double> m) {
+  return (Vec<double>)_mm256_maskload_pd(p, m.bits);
 }
-FASTDL_INLINE Vec<double> load_mask(const double* p, int64_t n) {
-  return (Vec<double>)_mm256_maskload_pd(p, first_lanes4(n));
+FASTDL_INLINE void store_masked(float* p, Vec<float> v, Mask<float> m) {
+  _mm256_maskstore_ps(p, m.bits, (__m256)v);
 }
-FASTDL_INLINE void store_mask(float* p, Vec<float> v, int64_t n) {
-  _mm256_maskstore_ps(p, first_lanes8(n), (__m256)v);
-}
-FASTDL_INLINE void store_mask(double* p, Vec<double> v, int64_t n) {
-  _mm256_maskstore_pd(p, first_lanes4(n), (__m256d)v);
+FASTDL_INLINE void store_masked(double* p, Vec<double> v, Mask<double> m) {
+  _mm256_maskstore_pd(p, m.bits, (__m256d)v);
 }
 FASTDL_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
   return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
@@ -113,14 +125,22 @@ FASTDL_INLINE Vec<float> sqrt(Vec<float> x) { return (Vec<float>)_mm256_sqrt_ps(
 FASTDL_INLINE Vec<double> sqrt(Vec<double> x) { return (Vec<double>)_mm256_sqrt_pd((__m256d)x); }
 #else
 template <class T>
-FASTDL_INLINE Vec<T> load_mask(const T* p, int64_t n) {
+struct Mask {
+  int64_t lanes;
+};
+template <class T>
+FASTDL_INLINE Mask<T> first_lanes(int64_t n) {
+  return {n >= kLanes<T> ? kLanes<T> : n <= 0 ? 0 : n};
+}
+template <class T>
+FASTDL_INLINE Vec<T> load_masked(const T* p, Mask<T> m) {
   Vec<T> v{};
-  for (int64_t i = 0; i < n; ++i) v[i] = p[i];
+  for (int64_t i = 0; i < m.lanes; ++i) v[i] = p[i];
   return v;
 }
 template <class T>
-FASTDL_INLINE void store_mask(T* p, Vec<T> v, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) p[i] = v[i];
+FASTDL_INLINE void store_masked(T* p, Vec<T> v, Mask<T> m) {
+  for (int64_t i = 0; i < m.lanes; ++i) p[i] = v[i];
 }
 #if defined(__aarch64__)
 FASTDL_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
@@ -132,14 +152,16 @@ FASTDL_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 FASTDL_INLINE Vec<float> sqrt(Vec<float> x) { return (Vec<float>)vsqrtq_f32((float32x4_t)x); }
 FASTDL_INLINE Vec<double> sqrt(Vec<double> x) { return (Vec<double>)vsqrtq_f64((float64x2_t)x); }
 #else
-template <class T>
-FASTDL_INLINE T fma(T a, T b, T c) {
+template <class V>
+FASTDL_INLINE V fma(V a, V b, V c) {
   return a * b + c;  // the x86-64 baseline has no fma: rounded twice
 }
-template <class V>
-FASTDL_INLINE V sqrt(V x) {
-  for (int i = 0; i < int(sizeof x / sizeof x[0]); ++i)
-    x[i] = sizeof x[0] == 4 ? __builtin_sqrtf(x[i]) : __builtin_sqrt(x[i]);
+FASTDL_INLINE Vec<float> sqrt(Vec<float> x) {
+  for (int i = 0; i < kLanes<float>; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+FASTDL_INLINE Vec<double> sqrt(Vec<double> x) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_sqrt(x[i]);
   return x;
 }
 #endif
@@ -148,14 +170,14 @@ FASTDL_INLINE V sqrt(V x) {
 /// The first n lanes (0 <= n <= lanes); the others are zero, and no memory beyond them is touched.
 template <class T>
 FASTDL_INLINE Vec<T> load(const T* p, int64_t n) {
-  return n >= kLanes<T> ? load(p) : load_mask(p, n);
+  return n >= kLanes<T> ? load(p) : load_masked(p, first_lanes<T>(n));
 }
 template <class T>
 FASTDL_INLINE void store(T* p, Vec<T> v, int64_t n) {
   if (n >= kLanes<T>)
     store(p, v);
   else
-    store_mask(p, v, n);
+    store_masked(p, v, first_lanes<T>(n));
 }
 
 /// a where the mask (a comparison's result) is set, else b.
@@ -173,6 +195,19 @@ template <class V>
 FASTDL_INLINE V relu(V x) {
   return max(V{}, x);
 }
+
+/// Keeps a broadcast in a register: folded into each fma as a memory operand it would cost one load
+/// per use, and the load ports are what a register tile runs out of first.
+template <class V>
+FASTDL_INLINE V in_register(V x) {
+#if defined(__AVX__)
+  __asm__("" : "+v"(x));
+#endif
+  return x;
+}
+
+/// For lambdas given to unroll: inlined early, or the compiler keeps captured arrays in memory.
+#define FASTDL_UNROLLED __attribute__((always_inline))
 
 /// Calls f(integral_constant<int, i>) for i in 0..N-1, unrolled: an array indexed so stays in
 /// registers, where a counted loop over it spills.

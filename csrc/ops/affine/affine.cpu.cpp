@@ -13,7 +13,7 @@ template <class T>
 void forward(const AffineForward& op, const Workspace& ws) {
   const int64_t B = op.X.shape[0], n = op.X.shape[1], m = op.W.shape[1];
   const Epilogue<T> e{op.b.as<T>(), op.activation == Activation::relu, false};
-  gemm<T>(B, m, n, {op.X.as<T>(), n, 1}, {op.W.as<T>(), m, 1}, op.Y.as<T>(), m, e, ws);
+  gemm<T>({B, m, n, {op.X.as<T>(), n, 1}, {op.W.as<T>(), m, 1}, op.Y.as<T>(), m, e}, ws);
 }
 
 template <class T>
@@ -48,9 +48,9 @@ void backward(const AffineBackward& op, const Workspace& ws) {
     mask_by_relu(dz, op.Y.as<T>(), masked, B * m);
     dz = masked;
   }
-  if (op.dX) gemm<T>(B, n, m, {dz, m, 1}, {op.W.as<T>(), 1, m}, op.dX.as<T>(), n, {}, ws);
+  if (op.dX) gemm<T>({B, n, m, {dz, m, 1}, {op.W.as<T>(), 1, m}, op.dX.as<T>(), n, {}}, ws);
   const Epilogue<T> add{nullptr, false, op.accumulate};
-  if (op.dW) gemm<T>(n, m, B, {op.X.as<T>(), 1, n}, {dz, m, 1}, op.dW.as<T>(), m, add, ws);
+  if (op.dW) gemm<T>({n, m, B, {op.X.as<T>(), 1, n}, {dz, m, 1}, op.dW.as<T>(), m, add}, ws);
   if (op.db) column_sums(dz, B, m, op.db.as<T>(), op.accumulate);
 }
 

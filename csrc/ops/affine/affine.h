@@ -15,7 +15,7 @@ struct AffineForward {
   View X, W, b, Y;
   Activation activation = Activation::none;
   double flops() const { return 2.0 * X.shape[0] * X.shape[1] * W.shape[1]; }
-  Scratch scratch() const { return {0, gemm_thread_bytes(X.shape[1], X.dtype)}; }
+  Scratch scratch() const { return {0, gemm_thread_bytes()}; }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
     v.in("X", op.X, "B n");
@@ -39,9 +39,7 @@ struct AffineBackward {
     return 2.0 * X.shape[0] * X.shape[1] * W.shape[1] * (int(bool(dX)) + int(bool(dW)));
   }
   Scratch scratch() const {
-    const int64_t B = X.shape[0], m = W.shape[1];
-    return {activation == Activation::none ? 0 : dY.bytes(),
-            gemm_thread_bytes(B > m ? B : m, X.dtype)};
+    return {activation == Activation::none ? 0 : dY.bytes(), gemm_thread_bytes()};
   }
   void validate() const {
     if (activation != Activation::none && !Y)

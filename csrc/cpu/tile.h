@@ -1,0 +1,136 @@
+#pragma once
+// The register kernel of the matrix product: an MR x (NV vectors) tile of C, held in registers
+// while k runs over one block.
+//
+// Size: fma has latency 4 on two ports, so MR * NV >= 8 chains hide it; a step of k loads MR
+// broadcasts and NV vectors for MR * NV fmas, and two loads and two fmas issue per cycle, so
+// MR * NV > MR + NV keeps the fma ports the bottleneck.  With 32 registers 14 x 2 (28 accumulators,
+// 2 of B, 1 broadcast); with 16 registers 6 x 2.  Few rows take 7 x 4 or 3 x 4: the same
+// accumulators, more columns for each pass over A.
+#include <utility>
+
+#include "cpu/loop.h"
+
+namespace fastdl::FASTDL_ISA {
+namespace {
+
+/// Element (i, j) is data[i * row + j * col].
+template <class T>
+struct Matrix {
+  const T* data;
+  int64_t row, col;
+
+  FASTDL_INLINE Matrix at(int64_t i, int64_t j) const {
+    return {data + i * row + j * col, row, col};
+  }
+};
+
+constexpr int kTileRows = kRegisters >= 32 ? 14 : 6;     // of a tile 2 vectors wide
+constexpr int kWideTileRows = kRegisters >= 32 ? 7 : 3;  // of a tile 4 vectors wide
+
+/// One call of the register kernel.
+template <class T>
+struct TileCall {
+  int64_t kc;
+  Matrix<T> A;  // MR x kc
+  const T* B;   // kc rows, `ldb` apart
+  int64_t ldb;
+  T* C;  // MR rows, `ldc` apart
+  int64_t ldc;
+  int64_t cols;   // <= NV vectors
+  bool add;       // C += instead of C =
+  const T* bias;  // null unless this is the last k-block
+  bool relu;      // likewise
+  T* pack;        // kPack: B is also copied here, in rows of NV vectors
+};
+
+enum class ReadB { whole, masked, pack };  // pack: masked reads, and a copy for the rows to come
+
+/// Rows of A as pointers, three rows to a pointer: p, p + row, p + 2 row are addressing modes.
+template <class T, int MR, bool kUnitRows>
+struct RowsOfA {
+  static constexpr int kGroups = kUnitRows ? 1 : (MR + 2) / 3;
+  const T* p[kGroups];
+  int64_t row, step;
+
+  FASTDL_INLINE explicit RowsOfA(const Matrix<T>& A) : row(A.row), step(A.col) {
+    unroll<kGroups>([&](auto g) FASTDL_UNROLLED { p[g] = A.data + 3 * g * A.row; });
+  }
+  template <int I>
+  FASTDL_INLINE T get() const {
+    if constexpr (kUnitRows) return p[0][I];
+    if constexpr (!kUnitRows && I % 3 == 0) return p[I / 3][0];
+    if constexpr (!kUnitRows && I % 3 == 1) return p[I / 3][row];
+    if constexpr (!kUnitRows && I % 3 == 2) return p[I / 3][2 * row];
+  }
+  FASTDL_INLINE void next() {
+    unroll<kGroups>([&](auto g) FASTDL_UNROLLED { p[g] += step; });
+  }
+};
+
+template <class T, int MR, int NV>
+FASTDL_INLINE void finish_tile(const TileCall<T>& c, Vec<T> (&acc)[MR][NV]) {
+  constexpr int L = kLanes<T>;
+  const bool whole = c.cols == NV * L;
+  unroll<NV>([&](auto j) FASTDL_UNROLLED {
+    const int64_t n = whole ? L : max_of(0, min_of(L, c.cols - j * L));
+    const Vec<T> bias = c.bias ? load(c.bias + j * L, n) : Vec<T>{};
+    unroll<MR>([&](auto i) FASTDL_UNROLLED {
+      T* p = c.C + i * c.ldc + j * L;
+      Vec<T> v = acc[i][j];
+      if (c.add) v = load(p, n) + v;
+      if (c.bias) v = v + bias;
+      if (c.relu) v = relu(v);
+      store(p, v, n);
+    });
+  });
+}
+
+template <class T, int MR, int NV, bool kUnitRows, ReadB kRead>
+void tile(const TileCall<T>& c) {
+  constexpr int L = kLanes<T>;
+  Vec<T> acc[MR][NV];
+  unroll<MR>([&](auto i) FASTDL_UNROLLED {
+    unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = Vec<T>{}; });
+  });
+  RowsOfA<T, MR, kUnitRows> a(c.A);
+  const T* b = c.B;
+  T* pack = c.pack;
+  Mask<T> mask[NV];
+  unroll<NV>([&](auto j) FASTDL_UNROLLED { mask[j] = first_lanes<T>(c.cols - j * L); });
+  for (int64_t k = c.kc; k > 0; --k) {
+    Vec<T> bv[NV];
+    unroll<NV>([&](auto j) FASTDL_UNROLLED {
+      bv[j] = kRead == ReadB::whole ? load(b + j * L) : load_masked(b + j * L, mask[j]);
+      if constexpr (kRead == ReadB::pack) store(pack + j * L, bv[j]);
+    });
+    unroll<MR>([&](auto i) FASTDL_UNROLLED {
+      const Vec<T> x = in_register(broadcast(a.template get<i>()));
+      unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = fma(x, bv[j], acc[i][j]); });
+    });
+    a.next();
+    b += c.ldb;
+    if constexpr (kRead == ReadB::pack) pack += NV * L;
+  }
+  finish_tile<T, MR, NV>(c, acc);
+}
+
+template <class T>
+using Tile = void (*)(const TileCall<T>&);
+
+/// The kernels for 1..MR rows.
+template <class T, int MR, int NV, bool kUnitRows, ReadB kRead>
+struct Tiles {
+  template <int... I>
+  struct Table {
+    static constexpr Tile<T> of_rows[] = {&tile<T, I + 1, NV, kUnitRows, kRead>...};
+  };
+  template <int... I>
+  static Table<I...> table(std::integer_sequence<int, I...>);
+  static FASTDL_INLINE Tile<T> of(int64_t rows) {
+    return decltype(table(std::make_integer_sequence<int, MR>{}))::of_rows[rows - 1];
+  }
+};
+
+}  // namespace
+}  // namespace fastdl::FASTDL_ISA
