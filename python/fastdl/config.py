@@ -1,0 +1,13 @@
+"""Threads, instruction sets, and what this installation is."""
+
+from __future__ import annotations
+
+from fastdl import _core
+from fastdl._core import backends, get_num_threads, set_num_threads, use_backend
+
+__all__ = ["backends", "get_num_threads", "set_num_threads", "show_config", "use_backend"]
+
+
+def show_config() -> str:
+    """Return what fastdl runs on, one ``name: value`` per line."""
+    return "\n".join(f"{name}: {value}" for name, value in _core.config().items())

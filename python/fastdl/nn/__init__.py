@@ -1,0 +1,26 @@
+"""Modules: layers, losses, containers, and initial values (`fastdl.nn.init`)."""
+
+from fastdl.nn import init
+from fastdl.nn.containers import ModuleList, Sequential
+from fastdl.nn.layers import Affine, BatchNorm1d, Dropout, Flatten, Linear, ReLU
+from fastdl.nn.losses import CrossEntropyLoss, MSELoss
+from fastdl.nn.mlp import MLP
+from fastdl.nn.module import Module
+from fastdl.nn.parameter import Parameter
+
+__all__ = [
+    "MLP",
+    "Affine",
+    "BatchNorm1d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "Linear",
+    "MSELoss",
+    "Module",
+    "ModuleList",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "init",
+]

@@ -1,0 +1,59 @@
+"""Loading a state dict: every check first, then every change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+
+from fastdl._array import Array, describe
+from fastdl.errors import capture_error
+from fastdl.tape import mode
+from fastdl.tensor import ArrayLike, Tensor
+
+Entry: TypeAlias = Tensor | Array
+
+
+def check_state(
+    own: Mapping[str, Entry],
+    given: Mapping[str, ArrayLike],
+    missing: list[str],
+    unexpected: list[str],
+    strict: bool,
+) -> dict[str, Array]:
+    """Return the arrays to load, or raise without a change."""
+    if mode.recorder is not None:
+        raise capture_error("loads a state dict", "load it outside of the captured function")
+    if strict and (missing or unexpected):
+        raise ValueError(_key_error(missing, unexpected))
+    return {name: _checked(name, own[name], given[name]) for name in own if name in given}
+
+
+def apply_state(own: Mapping[str, Entry], values: Mapping[str, Array]) -> None:
+    """Copy checked values in; parameters and buffers stay where they are in memory."""
+    for name, value in values.items():
+        target = own[name]
+        np.copyto(target._array if isinstance(target, Tensor) else target, value)
+
+
+def _key_error(missing: list[str], unexpected: list[str]) -> str:
+    parts = [f"missing {missing}" if missing else "", f"unexpected {unexpected}"]
+    text = "; ".join(p for p in parts[: 1 + bool(unexpected)] if p)
+    remedy = "pass strict=False to load what fits"
+    if any(m.rpartition(".")[2] == "W" for m in missing) and any(
+        u.rpartition(".")[2] == "weight" for u in unexpected
+    ):
+        remedy = "torch's Linear has weight (out, in) and bias: pass W = weight.T and b = bias"
+    return f"load_state_dict: keys must be those of the module, got {text}; {remedy}"
+
+
+def _checked(name: str, own: Entry, given: ArrayLike) -> Array:
+    target = own._array if isinstance(own, Tensor) else own
+    value = np.asarray(given)
+    wanted = f"load_state_dict: {name} must be {describe(target)}, got {describe(value)}"
+    if value.shape != target.shape:
+        raise ValueError(f"{wanted}; build the model with the sizes of the saved one")
+    if value.dtype != target.dtype:
+        raise TypeError(f"{wanted}; convert the model with .to({value.dtype}) or the values")
+    return value

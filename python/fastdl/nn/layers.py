@@ -1,0 +1,211 @@
+"""Layers."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdl import ops
+from fastdl._array import Array
+from fastdl.nn import init
+from fastdl.nn.module import Module
+from fastdl.nn.parameter import Parameter
+from fastdl.random import Generator
+from fastdl.tensor import ArrayLike
+
+
+class Affine(Module):
+    """Y = act(X W + b); torch's Linear with W transposed.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+    activation : None or "relu"
+        Computed in the same pass.
+    dtype : float32 or float64
+
+    Attributes
+    ----------
+    W : Parameter (in_features, out_features)
+    b : Parameter (out_features,), or None
+
+    Notes
+    -----
+    Both start uniform in ±1/sqrt(in_features), as torch's Linear does, so that learning curves
+    compare; `fastdl.nn.init` has the others.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        activation: str | None = None,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        if activation not in (None, "relu"):
+            raise ValueError(f"Affine: activation must be None or 'relu', got {activation!r}")
+        _check_sizes("Affine", in_features=in_features, out_features=out_features)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.activation = activation
+        self.W = Parameter(np.empty((in_features, out_features), dtype))
+        self.b = Parameter(np.empty(out_features, dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values."""
+        bound = 1 / np.sqrt(max(self.in_features, 1))
+        init.uniform_(self.W, -bound, bound)
+        if self.b is not None:
+            init.uniform_(self.b, -bound, bound)
+
+    def forward(self, X: ArrayLike) -> ArrayLike:
+        """(..., in_features) -> (..., out_features)."""
+        return ops.affine(X, self.W, self.b, self.activation)
+
+    def extra_repr(self) -> str:
+        """Return the sizes and options."""
+        act = f", activation={self.activation!r}" if self.activation else ""
+        return f"{self.in_features}, {self.out_features}, bias={self.b is not None}{act}"
+
+
+Linear = Affine
+
+
+class ReLU(Module):
+    """Y = max(X, 0)."""
+
+    def forward(self, X: ArrayLike) -> ArrayLike:
+        """Any shape, kept."""
+        return ops.relu(X)
+
+
+class Dropout(Module):
+    """In training, zero every element with probability ``p`` and scale the others by 1/(1-p).
+
+    Parameters
+    ----------
+    p : float, 0 <= p <= 1
+    generator : Generator, optional
+        By default the one of `fastdl.manual_seed`.
+    """
+
+    def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must be 0 <= p <= 1, got {p}")
+        self.p = p
+        self.generator = generator
+
+    def forward(self, X: ArrayLike) -> ArrayLike:
+        """Any shape, kept."""
+        return ops.dropout(X, self.p, self.training, generator=self.generator)
+
+    def extra_repr(self) -> str:
+        """Return the probability."""
+        return f"p={self.p}"
+
+
+class BatchNorm1d(Module):
+    """Normalise every channel over the batch, with torch's arguments and names.
+
+    Parameters
+    ----------
+    num_features : int
+    eps : float
+    momentum : float in [0, 1], or None for the plain average of all batches
+    affine : bool
+        Learn a scale and a shift.
+    track_running_stats : bool
+        If False, batch statistics are used in evaluation mode too.
+    dtype : float32 or float64
+
+    Attributes
+    ----------
+    weight, bias : Parameter (num_features,), or None
+        gamma and beta.
+    running_mean, running_var : ndarray (num_features,), or None
+    num_batches_tracked : int64 ndarray, 0-d, or None
+    """
+
+    running_mean: Array | None
+    running_var: Array | None
+    num_batches_tracked: Array | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        _check_sizes("BatchNorm1d", num_features=num_features)
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
+        track = track_running_stats
+        self.register_buffer("running_mean", np.zeros(num_features, dtype) if track else None)
+        self.register_buffer("running_var", np.ones(num_features, dtype) if track else None)
+        self.register_buffer("num_batches_tracked", np.zeros((), np.int64) if track else None)
+
+    def forward(self, X: ArrayLike) -> ArrayLike:
+        """(N, C) or (N, C, L), kept."""
+        return ops.batch_norm(
+            X,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or self.running_mean is None,
+            self.momentum,
+            self.eps,
+            num_batches_tracked=self.num_batches_tracked,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the size and options."""
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class Flatten(Module):
+    """Join the dimensions ``start_dim`` to ``end_dim``.
+
+    Parameters
+    ----------
+    start_dim, end_dim : int
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim = start_dim
+        self.end_dim = end_dim
+
+    def forward(self, X: ArrayLike) -> ArrayLike:
+        """(B, d1, d2, ...) -> (B, d1 d2 ...)."""
+        rank = X.ndim
+        first, last = self.start_dim % rank, self.end_dim % rank
+        if first > last:
+            raise ValueError(
+                f"Flatten: start_dim must not be after end_dim, got {first} and {last} of {rank}"
+            )
+        joined = prod(X.shape[first : last + 1])
+        return ops.reshape(X, (*X.shape[:first], joined, *X.shape[last + 1 :]))
+
+    def extra_repr(self) -> str:
+        """Return the dimensions."""
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+def _check_sizes(layer: str, **sizes: Any) -> None:
+    for name, value in sizes.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"{layer}: {name} must be an int, got {value!r}")
+        if value < 0:
+            raise ValueError(f"{layer}: {name} must be >= 0, got {value}")

@@ -1,0 +1,91 @@
+"""The boundary of every operation: read arguments, make or check outputs, wrap results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastdl._array import Array, contiguous, describe
+from fastdl.tape import Backward, Node, mode
+from fastdl.tensor import ONES, ArrayLike, Tensor, new_tensor
+
+
+def array_of(op: str, name: str, x: ArrayLike) -> Array:
+    """Return the contiguous array of an argument of an operation.
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is neither a Tensor nor an ndarray.
+    """
+    if isinstance(x, Tensor):
+        return x._array
+    if isinstance(x, np.ndarray):
+        return x if x.flags.carray else contiguous(x)
+    raise TypeError(
+        f"{op}: {name} must be an ndarray or a Tensor, got {type(x).__name__}; "
+        "use fastdl.tensor(...) or np.asarray(...)"
+    )
+
+
+def output(
+    op: str,
+    out: ArrayLike | None,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    inputs: tuple[object, ...] = (),
+) -> Array:
+    """Return ``out`` as an array if it fits, or a new one if it is None.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``out`` has another shape or dtype, is read-only, or is not C-contiguous.
+    RuntimeError
+        If ``out`` is given and one of ``inputs`` wants a gradient.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    if mode.enabled and any(wants_grad(x) is not None for x in (out, *inputs)):
+        raise RuntimeError(
+            f"{op}: out must be None where a gradient is recorded, got an array; "
+            "use it under fastdl.no_grad()"
+        )
+    y = out._array if isinstance(out, Tensor) else out
+    wanted = f"{op}: out must be {dtype}({', '.join(map(str, shape))})"
+    if not isinstance(y, np.ndarray):
+        raise TypeError(f"{wanted}, got {type(out).__name__}")
+    if y.dtype != dtype:
+        raise TypeError(f"{wanted}, got {describe(y)}")
+    if y.shape != shape:
+        raise ValueError(f"{wanted}, got {describe(y)}")
+    if not y.flags.carray:
+        raise ValueError(f"{wanted}, C-contiguous and writeable, got another layout")
+    return y
+
+
+def wants_grad(x: object) -> Tensor | None:
+    """Return ``x`` if it is a tensor that wants a gradient, else None."""
+    return x if isinstance(x, Tensor) and x._requires_grad else None
+
+
+def is_one(dY: Array) -> bool:
+    """Return whether ``dY`` is the 1 that a backward pass from a 0-d loss starts with."""
+    return dY is ONES.get(dY.dtype)
+
+
+def result(
+    y: Array, inputs: tuple[Tensor | None, ...], backward: Backward, saved: tuple[Any, ...]
+) -> Tensor:
+    """Wrap the result of an operation, with a node if an input wants a gradient."""
+    t = new_tensor(Tensor)
+    t._array = y
+    t._grad = t._home = None
+    if mode.enabled and any(x is not None for x in inputs):
+        t._requires_grad = True
+        t._node = Node(inputs, backward, saved)
+    else:
+        t._requires_grad = False
+        t._node = None
+    return t

@@ -1,0 +1,162 @@
+"""Normalisation of every channel over the batch."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from fastdl import _core
+from fastdl._array import Array, describe
+from fastdl.ops._call import array_of, output, result, wants_grad
+from fastdl.tape import Node, Pass
+from fastdl.tensor import ArrayLike, Tensor
+
+
+def batch_norm(
+    X: ArrayLike,
+    running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    num_batches_tracked: ArrayLike | None = None,
+    out: ArrayLike | None = None,
+) -> ArrayLike:
+    """Return ``(X - mean) / sqrt(var + eps) * weight + bias`` per channel, as torch does.
+
+    Parameters
+    ----------
+    X : (N, C) or (N, C, d1, ...) float32 or float64
+    running_mean, running_var : (C,) of X's dtype, or None
+        Used if not ``training``, else updated in place: ``r = (1 - momentum) r + momentum s``, with
+        the unbiased variance.
+    weight, bias : (C,) of X's dtype, optional
+    training : bool
+        Normalise with the batch's own statistics.
+    momentum : float in [0, 1], or None
+        None keeps the plain average of all batches and needs ``num_batches_tracked``.
+    eps : float
+    num_batches_tracked : int64, 0-d, optional
+        Counts the batches seen in training.
+    out : like X, optional
+        Receives the result; only where no gradient is recorded.
+
+    Returns
+    -------
+    Y : like X, an ndarray if all of X, weight and bias are, else a Tensor
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, statistics are missing, or a channel has a single value in training.
+    TypeError
+        If dtypes differ or are no float types.
+
+    Notes
+    -----
+    The variance is a two-pass one.  Source: Ioffe & Szegedy, "Batch normalization", 2015.
+    """
+    op = "batch_norm"
+    x = array_of(op, "X", X)
+    x3 = _channels(x, op)
+    if training and x3.shape[0] * x3.shape[2] == 1:
+        raise ValueError(
+            f"batch_norm: X must have more than 1 value per channel in training, got {describe(x)}"
+        )
+    if momentum is None and training and num_batches_tracked is None and running_mean is not None:
+        raise ValueError(
+            "batch_norm: momentum must be a number unless num_batches_tracked is given, got None"
+        )
+    gamma = None if weight is None else array_of(op, "weight", weight)
+    beta = None if bias is None else array_of(op, "bias", bias)
+    y = output(op, out, x.shape, x.dtype, (X, weight, bias))
+    mean, rstd = np.empty(x3.shape[1], x.dtype), np.empty(x3.shape[1], x.dtype)
+    _core.batch_norm_forward(
+        x3,
+        gamma,
+        beta,
+        _statistic(running_mean),
+        _statistic(running_var),
+        _statistic(num_batches_tracked) if training else None,
+        y.reshape(x3.shape),
+        mean,
+        rstd,
+        eps,
+        -1.0 if momentum is None else momentum,
+        training,
+    )
+    if out is not None:
+        return out
+    if not (isinstance(X, Tensor) or isinstance(weight, Tensor) or isinstance(bias, Tensor)):
+        return y
+    inputs = (wants_grad(X), wants_grad(weight), wants_grad(bias))
+    return result(y, inputs, _backward, (x3, gamma, mean, rstd, training))
+
+
+def batch_norm_backward(
+    dY: Array,
+    X: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None = None,
+    training: bool = True,
+) -> tuple[Array, Array, Array]:
+    """Return ``(dX, dweight, dbias)`` of `batch_norm`, for arrays.
+
+    Parameters
+    ----------
+    dY, X : (N, C) or (N, C, d1, ...)
+    mean, rstd : (C,)
+        The statistics that the forward pass used; ``rstd`` is ``1 / sqrt(var + eps)``.
+    weight : (C,), optional
+    training : bool
+        Whether the statistics were those of the batch.
+
+    Returns
+    -------
+    dX like X, dweight (C,), dbias (C,)
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `batch_norm`.
+    """
+    op = "batch_norm_backward"
+    x3 = _channels(array_of(op, "X", X), op)
+    dy3 = _channels(array_of(op, "dY", dY), op)
+    gamma = None if weight is None else array_of(op, "weight", weight)
+    dX, dgamma, dbeta = np.empty_like(x3), np.empty_like(mean), np.empty_like(mean)
+    mean, rstd = array_of(op, "mean", mean), array_of(op, "rstd", rstd)
+    _core.batch_norm_backward(dy3, x3, gamma, mean, rstd, dX, dgamma, dbeta, training)
+    return dX.reshape(X.shape), dgamma, dbeta
+
+
+def _channels(x: Array, op: str) -> Array:
+    """(N, C, d1, ...) as (N, C, S)."""
+    if x.ndim == 3:
+        return x
+    if x.ndim < 2:
+        raise ValueError(f"{op}: X must be (N, C) or (N, C, ...), got {describe(x)}")
+    return x.reshape(*x.shape[:2], prod(x.shape[2:]))
+
+
+def _statistic(x: ArrayLike | None) -> Array | None:
+    return x._array if isinstance(x, Tensor) else x
+
+
+def _backward(p: Pass, node: Node, dY: Array) -> None:
+    X, weight, bias = node.inputs
+    x, gamma, mean, rstd, training = node.saved
+    dgamma, dbeta, accumulate = p.pair(weight, bias)
+    dX = None if X is None else p.place(X)
+    dx = None if dX is None else dX.reshape(x.shape)
+    _core.batch_norm_backward(
+        dY.reshape(x.shape), x, gamma, mean, rstd, dx, dgamma, dbeta, training, accumulate
+    )
+    for t, d in ((X, dX), (weight, dgamma), (bias, dbeta)):
+        if t is not None and d is not None:
+            p.add(t, d)

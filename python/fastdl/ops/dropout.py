@@ -1,0 +1,104 @@
+"""Random zeros, without a stored mask."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastdl import _core
+from fastdl._array import Array
+from fastdl.ops._call import array_of, output, result, wants_grad
+from fastdl.random import Generator, default_generator
+from fastdl.tape import Node, Pass
+from fastdl.tensor import ArrayLike, Tensor
+
+
+def dropout(
+    X: ArrayLike,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    generator: Generator | None = None,
+    out: ArrayLike | None = None,
+) -> ArrayLike:
+    """Return ``X`` with every element zeroed with probability ``p``, the others times 1/(1-p).
+
+    Parameters
+    ----------
+    X : float32 or float64, any shape
+    p : float, 0 <= p <= 1
+    training : bool
+        If False, or if p is 0, ``X`` itself is returned.
+    generator : Generator, optional
+        Advanced by one draw; by default the one of `fastdl.manual_seed`.
+    out : of the same shape and dtype, optional
+        Receives the result and may be ``X`` itself; only where no gradient is recorded.
+
+    Returns
+    -------
+    Y : like X, an ndarray if X is one, else a Tensor
+
+    Raises
+    ------
+    ValueError
+        If ``p`` is not in [0, 1].
+    TypeError
+        If ``X`` is not of a float dtype.
+
+    Notes
+    -----
+    The mask is a function of seed, draw and element index; the backward pass computes it again.
+    Source: Srivastava et al., "Dropout", 2014; Salmon et al., Philox4x32-10, 2011.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be 0 <= p <= 1, got {p}")
+    x = array_of("dropout", "X", X)
+    if not training or p == 0:
+        return X if out is None else _copied(X, x, out)
+    y = output("dropout", out, x.shape, x.dtype, (X,))
+    saved = np.empty(2, np.int64)
+    state = (default_generator if generator is None else generator).state
+    _core.dropout_forward(x, state, y, saved, p)
+    if out is not None:
+        return out
+    if not isinstance(X, Tensor):
+        return y
+    return result(y, (wants_grad(X),), _backward, (saved, p))
+
+
+def dropout_backward(dY: Array, saved: Array, p: float = 0.5, *, out: Array | None = None) -> Array:
+    """Return dX: ``dY`` through the mask that the forward pass drew, for arrays.
+
+    Parameters
+    ----------
+    dY : float32 or float64, any shape
+    saved : int64 (2,)
+        The generator's ``get_state()`` before the forward pass.
+    p : float
+    out : of the same shape and dtype, optional
+        Receives the result and may be ``dY`` itself.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit.
+    """
+    dy = array_of("dropout_backward", "dY", dY)
+    dX = output("dropout_backward", out, dy.shape, dy.dtype)
+    _core.dropout_backward(dy, array_of("dropout_backward", "saved", saved), dX, p)
+    return dX
+
+
+def _copied(X: ArrayLike, x: Array, out: ArrayLike) -> ArrayLike:
+    y = output("dropout", out, x.shape, x.dtype, (X,))
+    if y is not x:
+        _core.copy(x, y)
+    return out
+
+
+def _backward(grads: Pass, node: Node, dY: Array) -> None:
+    (X,) = node.inputs
+    assert X is not None
+    saved, p = node.saved
+    dX = grads.place(X)
+    _core.dropout_backward(dY, saved, dX, p)
+    grads.add(X, dX)

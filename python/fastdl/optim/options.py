@@ -1,0 +1,25 @@
+"""Checks of optimizer options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def check_at_least(optimizer: str, options: Mapping[str, Any], low: float, *names: str) -> None:
+    """Raise unless the named options are numbers >= ``low``."""
+    for name in names:
+        value = options[name]
+        if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+            raise TypeError(f"{optimizer}: {name} must be a number, got {value!r}")
+        if not value >= low:
+            raise ValueError(f"{optimizer}: {name} must be a number >= {low:g}, got {value}")
+
+
+def check_flags(optimizer: str, options: Mapping[str, Any], *names: str) -> None:
+    """Raise unless the named options are True or False."""
+    for name in names:
+        if not isinstance(options[name], bool | np.bool_):
+            raise TypeError(f"{optimizer}: {name} must be True or False, got {options[name]!r}")

@@ -1,0 +1,77 @@
+"""Runs: what one kernel call of an optimizer works on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastdl._array import Array, aligned_zeros
+from fastdl.optim.arena import segment_view
+from fastdl.optim.group import ParamGroup
+from fastdl.tensor import Tensor
+
+
+class Run:
+    """Parameters side by side in memory, with their state in arrays of the same layout."""
+
+    def __init__(self, group: ParamGroup, params: list[Tensor]) -> None:
+        homes = [p._home for p in params]
+        first, last = homes[0], homes[-1]
+        assert first is not None
+        assert last is not None
+        self.group = group
+        self.params = params
+        self.homes = homes
+        self.start, self.stop = first.start, last.stop
+        self.theta: Array = first.arena.theta[self.start : self.stop]
+        self.grad: Array = first.arena.grad[self.start : self.stop]
+        self.steps: Array = np.zeros(len(params), np.int64)
+        self.ends: Array = np.array([h.stop - self.start for h in homes if h], np.int64)
+        self.state: dict[str, Array] = {}
+        self._calls: dict[tuple[int, int], tuple[Any, ...]] = {}
+
+    def add_state(self, name: str) -> None:
+        """Make a state array of zeros, unless there is one."""
+        if name not in self.state:
+            self.state[name] = aligned_zeros(self.theta.size, self.theta.dtype)
+
+    def state_of(self, name: str, i: int) -> Array:
+        """Return the view of parameter ``i`` into a state array."""
+        start = int(self.ends[i - 1]) if i else 0
+        return segment_view(self.state[name], start, self.params[i].shape)
+
+    def forget_calls(self) -> None:
+        """Build the kernel arguments anew at the next step."""
+        self._calls.clear()
+
+    def call(self, i: int, j: int) -> tuple[Any, ...]:
+        """Return the kernel arguments for parameters ``i`` to ``j``."""
+        found = self._calls.get((i, j))
+        if found is None:
+            found = self._calls[i, j] = self._make_call(i, j)
+        return found
+
+    def _make_call(self, i: int, j: int) -> tuple[Any, ...]:
+        start = int(self.ends[i - 1]) if i else 0
+        part = slice(start, int(self.ends[j - 1]))
+        states = [
+            self.state[name][part] if name in self.group.owner.state_in_use(self.group) else None
+            for name in self.group.owner.state_names
+        ]
+        ends = self.ends[i:j] - start
+        tail = self.group.owner.kernel_options
+        arrays = (self.theta[part], self.grad[part], *states, self.steps[i:j], ends)
+        return (*arrays, self.group.hyper, *tail)
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """Return ``(i, j)`` of the stretches of parameters that have a gradient."""
+        found: list[tuple[int, int]] = []
+        for i, p in enumerate(self.params):
+            if p._grad is None:
+                continue
+            if found and found[-1][1] == i:
+                found[-1] = (found[-1][0], i + 1)
+            else:
+                found.append((i, i + 1))
+        return found

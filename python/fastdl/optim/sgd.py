@@ -1,0 +1,95 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastdl import _core
+from fastdl.optim.group import ParamGroup
+from fastdl.optim.optimizer import Optimizer
+from fastdl.optim.options import check_at_least, check_flags
+from fastdl.tape import layout_changed
+from fastdl.tensor import Tensor
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as torch's.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dicts with "params" and options
+    lr : float >= 0
+    momentum : float >= 0
+    dampening : float
+    weight_decay : float >= 0
+        Added to the gradient, times theta.
+    nesterov : bool
+        Needs a momentum and no dampening.
+    maximize : bool
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    Notes
+    -----
+    ``buf = momentum buf + (1 - dampening) g`` (``buf = g`` at first), ``theta -= lr buf``, or with
+    nesterov ``theta -= lr (g + momentum buf)``.  Source: Sutskever et al., "On the importance of
+    initialization and momentum in deep learning", 2013.
+    """
+
+    hyper_names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+    state_names = ("momentum_buffer",)
+    kernel = _core.sgd_step
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "maximize": maximize,
+            },
+        )
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise unless numbers are in range."""
+        check_at_least("SGD", options, 0, "lr", "momentum", "weight_decay")
+        check_at_least("SGD", options, float("-inf"), "dampening")
+        check_flags("SGD", options, "nesterov", "maximize")
+        if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
+            raise ValueError(
+                "SGD: nesterov must go with a momentum > 0 and dampening 0, got "
+                f"{options['momentum']} and {options['dampening']}"
+            )
+
+    def state_in_use(self, group: ParamGroup) -> tuple[str, ...]:
+        """Return the buffer's name if there is a momentum."""
+        return self.state_names if group["momentum"] != 0 else ()
+
+    def options_changed(self, group: ParamGroup, before: Mapping[str, Any]) -> None:
+        """Switch momentum on or off; a new buffer begins with the next gradient."""
+        if (group["momentum"] != 0) == (before["momentum"] != 0):
+            return
+        for run in self._runs:
+            if run.group is group:
+                if group["momentum"] != 0 and "momentum_buffer" not in run.state:
+                    run.add_state("momentum_buffer")
+                    run.steps[:] = 0
+                run.forget_calls()
+        layout_changed()

@@ -1,0 +1,326 @@
+"""Tensor: an array, its gradient, and its place on the tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdl import _core, tape
+from fastdl._array import Array, contiguous, copy, describe
+from fastdl.errors import capture_error
+from fastdl.tape import Node, mode
+
+if TYPE_CHECKING:
+    from fastdl.optim.arena import Segment
+
+ArrayLike: TypeAlias = "Tensor | Array"
+
+_DTYPES = tuple(np.dtype(t) for t in ("f4", "f8", "i4", "i8", "u1"))
+_FLOATS = _DTYPES[:2]
+ONES = {dtype: np.ones((), dtype) for dtype in _FLOATS}
+for _one in ONES.values():
+    _one.flags.writeable = False
+
+
+class Tensor:
+    """An array on the tape.
+
+    Parameters
+    ----------
+    array : ndarray of float32, float64, int32, int64 or uint8, any shape
+        Shared, not copied, if it is C-contiguous and aligned; any other layout is copied.
+    requires_grad : bool
+        Whether `backward` stores a gradient here; only for float dtypes.
+
+    Raises
+    ------
+    TypeError
+        If ``array`` is not an ndarray of one of these dtypes.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_grad", "_home", "_node", "_requires_grad")
+
+    _array: Array
+    _requires_grad: bool
+    _grad: Array | None
+    _home: Segment | None
+    _node: Node | None
+
+    def __init__(self, array: ArrayLike, requires_grad: bool = False) -> None:
+        self._array = contiguous(_checked(array))
+        self._grad = self._home = self._node = None
+        self._requires_grad = requires_grad and _differentiable(self._array)
+        if mode.recorder is not None:
+            mode.recorder.created(self)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy dtype of the elements."""
+        return self._array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._array.size
+
+    @property
+    def device(self) -> str:
+        """Where the elements are."""
+        return "cpu"
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no operation on the tape made this tensor."""
+        return self._node is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to or through this tensor; settable on leaves."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self._node is not None:
+            raise RuntimeError(
+                "requires_grad: tensor must be a leaf, got the result of an operation; "
+                "use .detach() first"
+            )
+        self._requires_grad = bool(value) and _differentiable(self._array)
+        if mode.recorder is None:
+            tape.layout_changed()
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set `requires_grad` and return the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        """Gradient since the last ``zero_grad()``, or None.
+
+        A view of the buffer that later passes add to (for a parameter of an optimizer: that they
+        write to); copy it to keep it.  Assigning copies the values in.
+        """
+        if mode.recorder is not None:
+            mode.recorder.read(self, "_grad")
+        return None if self._grad is None else _wrap(self._grad)
+
+    @grad.setter
+    def grad(self, value: ArrayLike | None) -> None:
+        array = None if value is None else contiguous(_like(self, value, "grad"))
+        if mode.recorder is not None:
+            mode.recorder.write(self, "_grad")
+        if array is None:
+            self._grad = None
+        elif self._home is None:
+            self._grad = copy(array)
+        elif array is not self._home.grad:
+            _core.copy(array, self._home.grad)
+            self._grad = self._home.grad
+
+    def numpy(self) -> Array:
+        """Return the values as an array that shares memory with the tensor.
+
+        Raises
+        ------
+        CaptureError
+            While a step is being recorded, as every way of reading a value does.
+        """
+        return self._read(".numpy()")
+
+    def item(self) -> float | int:
+        """Return the value of a tensor of one element as a Python number."""
+        value: float | int = self._read(".item()").item()
+        return value
+
+    def tolist(self) -> Any:
+        """Return the values as nested lists."""
+        return self._read(".tolist()").tolist()
+
+    def detach(self) -> Tensor:
+        """Return a tensor that shares memory with this one and is not on the tape."""
+        return Tensor(self._array)
+
+    def backward(self, grad: ArrayLike | None = None, retain_graph: bool = False) -> None:
+        """Add the gradient of this tensor to ``.grad`` of every leaf it depends on.
+
+        Parameters
+        ----------
+        grad : array of this tensor's shape and dtype, optional
+            Gradient of the final result with respect to this tensor; 1 for a single element.
+        retain_graph : bool
+            Keep what the pass needs, for another pass over the same graph.
+
+        Raises
+        ------
+        RuntimeError
+            If no gradient is recorded for this tensor, or its graph has been freed.
+        ValueError
+            If ``grad`` has another shape, or is missing for more than one element.
+        TypeError
+            If ``grad`` has another dtype.
+        """
+        if not self._requires_grad:
+            raise RuntimeError(
+                "backward: tensor must depend on one with requires_grad=True, got a tensor "
+                "without gradient"
+            )
+        tape.backward(self, self._seed(grad), retain_graph)
+
+    def _seed(self, grad: ArrayLike | None) -> Array:
+        if grad is not None:
+            return contiguous(_like(self, grad, "backward"))
+        if self._array.ndim == 0:
+            return ONES[self._array.dtype]
+        if self._array.size != 1:
+            raise ValueError(
+                "backward: grad must be given for a tensor of more than one element, got none for "
+                f"{describe(self._array)}"
+            )
+        return np.ones(self._array.shape, self._array.dtype)
+
+    def _read(self, how: str) -> Array:
+        if mode.recorder is not None:
+            raise capture_error(
+                f"reads a value ({how})", "return the tensor from the function instead"
+            )
+        return self._array
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.array(self._read("as an array"), dtype=dtype, copy=copy)
+
+    def __float__(self) -> float:
+        return float(self._read("float()").item())
+
+    def __int__(self) -> int:
+        return int(self._read("int()").item())
+
+    def __bool__(self) -> bool:
+        return bool(self._read("a branch or bool()"))
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __eq__(self, other: object) -> Any:
+        return self._read("a comparison") == _plain(other)
+
+    def __ne__(self, other: object) -> Any:
+        return self._read("a comparison") != _plain(other)
+
+    def __lt__(self, other: object) -> Any:
+        return self._read("a comparison") < _plain(other)
+
+    def __le__(self, other: object) -> Any:
+        return self._read("a comparison") <= _plain(other)
+
+    def __gt__(self, other: object) -> Any:
+        return self._read("a comparison") > _plain(other)
+
+    def __ge__(self, other: object) -> Any:
+        return self._read("a comparison") >= _plain(other)
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if mode.recorder is not None:
+            return f"{name}({describe(self._array)}, being recorded)"
+        text = np.array2string(self._array, separator=", ", prefix=name + "(")
+        grad = ", requires_grad=True" if self._requires_grad else ""
+        return f"{name}({text}, dtype={self.dtype}{grad})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._read("a copy"), self._requires_grad)
+
+
+def tensor(data: Any, dtype: npt.DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Return a tensor with a copy of ``data``.
+
+    Parameters
+    ----------
+    data : ndarray, Tensor, number or nested sequence of numbers
+    dtype : dtype, optional
+        Converted to it; by default an array keeps its dtype, Python floats become float32 and
+        integers int64.
+    requires_grad : bool
+        As for `Tensor`.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is not one of float32, float64, int32, int64, uint8.
+    """
+    if isinstance(data, Tensor) and dtype is None:
+        data = data._array
+    if isinstance(data, np.ndarray) and dtype is None:
+        return Tensor(copy(_checked(data)), requires_grad)
+    array = np.array(data, dtype=dtype)
+    if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
+        array = array.astype(np.float32)
+    return Tensor(array, requires_grad)
+
+
+new_tensor: Callable[[type[Tensor]], Tensor] = object.__new__
+
+
+def _wrap(array: Array) -> Tensor:
+    """Make a tensor off the tape of an array that is known to be fit."""
+    t = new_tensor(Tensor)
+    t._array = array
+    t._requires_grad = False
+    t._grad = t._home = t._node = None
+    return t
+
+
+def _checked(array: ArrayLike) -> Array:
+    if isinstance(array, Tensor):
+        return array._array
+    if not isinstance(array, np.ndarray | np.generic):
+        raise TypeError(
+            f"Tensor: array must be an ndarray, got {type(array).__name__}; "
+            "use fastdl.tensor(...) for numbers and lists"
+        )
+    if array.dtype not in _DTYPES:
+        raise TypeError(
+            "Tensor: array must be float32, float64, int32, int64 or uint8 in native byte order, "
+            f"got {array.dtype}; convert with .astype(...)"
+        )
+    return np.asarray(array)
+
+
+def _differentiable(array: Array) -> bool:
+    if array.dtype not in _FLOATS:
+        raise TypeError(
+            f"requires_grad: tensor must be float32 or float64, got {array.dtype}; "
+            "convert with .astype(...)"
+        )
+    return True
+
+
+def _like(t: Tensor, value: ArrayLike, op: str) -> Array:
+    array = value._array if isinstance(value, Tensor) else value
+    wanted = f"{op}: gradient must be {describe(t._array)}"
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{wanted}, got {type(value).__name__}; use np.asarray(...)")
+    if array.dtype != t.dtype:
+        raise TypeError(f"{wanted}, got {describe(array)}; convert with .astype(...)")
+    if array.shape != t.shape:
+        raise ValueError(f"{wanted}, got {describe(array)}")
+    return array
+
+
+def _plain(x: object) -> Any:
+    return x._read("a comparison") if isinstance(x, Tensor) else x
