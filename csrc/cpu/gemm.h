@@ -72,26 +72,22 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
   constexpr int NR = NV * kLanes<T>;
   T* const C = c.C;
   c.B = B.data, c.ldb = B.row;
-  bool in_panel = false;
-  if (B.col != 1) {
-    pack_panel<T, NV>(B, c.kc, c.cols, panel);
-    in_panel = true;
-  }
+  bool in_panel = B.col != 1;
+  if (in_panel) pack_panel<T, NV>(B, c.kc, c.cols, panel);
   for (int64_t i = 0; i < rows; i += row_step) {
     const int64_t n = min_of(row_step, rows - i);
     c.C = C + i * c.ldc;
     c.A = packed_a ? Matrix<T>{A.data + i * c.kc, 1, n} : A.at(i, 0);
+    c.next = panel, c.next_step = 0;
     if (in_panel) c.B = panel, c.ldb = NR;
-    if (in_panel) {
+    const bool last = i + n == rows;
+    if (last && i > 0 && B.col == 1) c.next = B.data + NR, c.next_step = B.row;
+    if (in_panel || (last && c.cols == NR)) {
       Tiles<T, MR, NV, kUnitRows, ReadB::whole>::of(n)(c);
-    } else if (rows > n) {
+    } else {
       c.pack = panel;
       Tiles<T, MR, NV, kUnitRows, ReadB::pack>::of(n)(c);
       in_panel = true;
-    } else if (c.cols == NR) {
-      Tiles<T, MR, NV, kUnitRows, ReadB::whole>::of(n)(c);
-    } else {
-      Tiles<T, MR, NV, kUnitRows, ReadB::masked>::of(n)(c);
     }
   }
 }

@@ -41,10 +41,12 @@ struct TileCall {
   bool add;       // C += instead of C =
   const T* bias;  // null unless this is the last k-block
   bool relu;      // likewise
-  T* pack;        // kPack: B is also copied here, in rows of NV vectors
+  T* pack;        // ReadB::pack: B is also copied here, in rows of NV vectors
+  const T* next;  // what the next tile will read of B is prefetched meanwhile, a row per step of k,
+  int64_t next_step;  // this far apart
 };
 
-enum class ReadB { whole, masked, pack };  // pack: masked reads, and a copy for the rows to come
+enum class ReadB { whole, pack };  // pack: masked reads, and a copy for the rows to come
 
 /// Rows of A as pointers, three rows to a pointer: p, p + row, p + 2 row are addressing modes.
 template <class T, int MR, bool kUnitRows>
@@ -98,6 +100,10 @@ void tile(const TileCall<T>& c) {
   T* pack = c.pack;
   Mask<T> mask[NV];
   unroll<NV>([&](auto j) FASTDL_UNROLLED { mask[j] = first_lanes<T>(c.cols - j * L); });
+  const T* next = c.next;
+  unroll<MR>([&](auto i) FASTDL_UNROLLED {
+    unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(c.C + i * c.ldc + j * L, 1); });
+  });
   for (int64_t k = c.kc; k > 0; --k) {
     Vec<T> bv[NV];
     unroll<NV>([&](auto j) FASTDL_UNROLLED {
@@ -108,6 +114,10 @@ void tile(const TileCall<T>& c) {
       const Vec<T> x = in_register(broadcast(a.template get<i>()));
       unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = fma(x, bv[j], acc[i][j]); });
     });
+    if constexpr (kRead == ReadB::whole) {
+      unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(next + j * L); });
+      next += c.next_step;
+    }
     a.next();
     b += c.ldb;
     if constexpr (kRead == ReadB::pack) pack += NV * L;
