@@ -88,8 +88,12 @@ FASTDL_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
 FASTDL_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
   return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
 }
-FASTDL_INLINE Vec<float> sqrt(Vec<float> x) { return (Vec<float>)_mm512_sqrt_ps((__m512)x); }
-FASTDL_INLINE Vec<double> sqrt(Vec<double> x) { return (Vec<double>)_mm512_sqrt_pd((__m512d)x); }
+FASTDL_INLINE Vec<float> sqrt(Vec<float> x) {
+  return (Vec<float>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
+}
+FASTDL_INLINE Vec<double> sqrt(Vec<double> x) {
+  return (Vec<double>)_mm512_maskz_sqrt_pd(0xff, (__m512d)x);
+}
 #elif defined(__AVX2__)
 template <class T>
 struct Mask {

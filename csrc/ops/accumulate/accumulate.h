@@ -1,0 +1,21 @@
+#pragma once
+#include "core/op.h"
+
+namespace fastdl {
+
+/// Y += X                                                                   X (*) -> Y (*)
+/// cost     2 reads, 1 write
+/// numerics one rounding
+/// source   the sum rule: a tensor used twice has the sum of both gradients
+struct Accumulate {
+  static constexpr const char* name = "accumulate";
+  View X, Y;
+  double flops() const { return double(X.size()); }
+  template <class Self, class V>
+  static void visit(Self& op, V& v) {
+    v.in("X", op.X, "*");
+    v.inout("Y", op.Y, "*");
+  }
+};
+
+}  // namespace fastdl
