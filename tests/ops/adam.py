@@ -1,0 +1,122 @@
+"""Adam, AdamW (`decoupled`) and AMSGrad (`m2_max` given) over a flat arena of parameters.
+
+    g = -g if maximize;  decoupled: theta *= 1 - lr wd,  else g += wd theta
+    m1 = beta1 m1 + (1 - beta1) g;   m2 = beta2 m2 + (1 - beta2) g^2;   m2_max = max(m2_max, m2)
+    theta -= lr / (1 - beta1^t)  m1 / (sqrt(m2) / sqrt(1 - beta2^t) + eps)
+
+Segment s ends at ends[s] and has its own step count t.  1 - beta and the bias corrections are
+taken in double.  Source: Kingma & Ba 2015; Loshchilov & Hutter 2019; Reddi et al. 2018; the
+conventions are torch.optim.Adam's and AdamW's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from opcase import Array, Case, Error, Kernel, Rng, uniform
+
+from ops.sgd import SIZES, fresh, segments, some_steps
+
+
+def adam_step(
+    theta: Array, g: Array, m1: Array, m2: Array, steps: Array, ends: Array, hyper: Array,
+    m2_max: Array | None = None, decoupled: bool = False,
+) -> dict[str, Array]:  # fmt: skip
+    lr, beta1, beta2, eps, wd, maximize = hyper
+    real = theta.dtype.type
+    theta, m1, m2 = theta.copy(), m1.copy(), m2.copy()
+    m2_max = None if m2_max is None else m2_max.copy()
+    starts = np.concatenate([[0], ends])[:-1].astype(int)
+    for t, start, end in zip(steps + 1, starts, ends, strict=True):
+        own = slice(start, int(end))
+        d = -g[own] if maximize else g[own]
+        if decoupled:
+            theta[own] = theta[own] * real(1 - lr * wd)
+        elif wd:
+            d = d + real(wd) * theta[own]
+        m1[own] = real(beta1) * m1[own] + real(1 - beta1) * d
+        m2[own] = real(beta2) * m2[own] + real(1 - beta2) * d**2
+        v = m2[own]
+        if m2_max is not None:
+            v = m2_max[own] = np.maximum(m2_max[own], v)
+        denominator = np.sqrt(v) / real(np.sqrt(1 - beta2 ** int(t))) + real(eps)
+        theta[own] = theta[own] - real(lr / (1 - beta1 ** int(t))) * (m1[own] / denominator)
+    return {"theta": theta, "m1": m1, "m2": m2, "m2_max": m2_max, "steps": steps + 1}
+
+
+def scale(theta: Array, g: Array, m1: Array, m2: Array, hyper: Array, **rest):  # type: ignore[no-untyped-def]
+    """m1 and the decay may cancel; theta moves by lr m1 / (sqrt(m2) + eps)."""
+    args = {"theta": theta, "g": g, "m1": m1, "m2": m2, "hyper": hyper, **rest}
+    _, beta1, beta2, _, wd, _ = hyper
+    d = np.abs(g) + wd * np.abs(theta)
+    sizes = {
+        "m1": beta1 * np.abs(m1) + (1 - beta1) * d,
+        "m2": beta2 * m2 + (1 - beta2) * d**2,
+    }
+    new = adam_step(**args)
+    moved = np.abs(new["theta"] - theta)
+    part = np.divide(sizes["m1"], np.abs(new["m1"]), where=new["m1"] != 0, out=np.ones_like(m1))
+    sizes["theta"] = np.abs(theta) + moved * part
+    return sizes if new["m2_max"] is None else {**sizes, "m2_max": sizes["m2"] + new["m2_max"]}
+
+
+# ---- arguments ----------------------------------------------------------------------------------
+
+
+def hyper(
+    lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+    weight_decay: float = 0.0, maximize: bool = False,
+) -> Array:  # fmt: skip
+    return np.array([lr, beta1, beta2, eps, weight_decay, maximize], float)
+
+
+def some_hyper(rng: Rng, shape: tuple[int, ...], case: Case) -> Array:
+    decay, maximize = rng.choice([0, 0.1]), bool(rng.integers(2))
+    betas = rng.uniform(0.5, 0.95), rng.uniform(0.9, 0.9999)
+    return hyper(rng.uniform(1e-4, 0.1), *betas, rng.choice([1e-8, 1e-3]), decay, maximize)
+
+
+def check_reference() -> None:
+    """The first step moves every parameter by lr against the sign of its gradient."""
+    theta, g = np.array([1.0, -2.0, 3.0]), np.array([0.5, -4.0, 1e-3])
+    zeros, one = np.zeros(3), np.array([3])
+    new = adam_step(theta, g, zeros, zeros, np.array([0]), one, hyper(lr=0.1, eps=0.0))
+    np.testing.assert_allclose(new["theta"], theta - 0.1 * np.sign(g), rtol=1e-14)
+
+
+ADAMW = hyper(weight_decay=0.1)
+NO_MAX = "m2_max"
+HYPERS = [ADAMW, hyper(beta1=0.5, beta2=0.9), hyper(lr=0.5, eps=1e-3, maximize=True)]
+
+KERNELS = [
+    Kernel(
+        adam_step,
+        cases=[
+            *(Case(P=P, S=1, without=NO_MAX, hyper=hyper()) for P in SIZES),
+            *(Case(P=P, S=1, hyper=ADAMW, decoupled=True) for P in SIZES),
+            *(Case(P=100, S=3, without=NO_MAX, hyper=h) for h in HYPERS),
+            *(Case(P=100, S=3, hyper=h) for h in HYPERS),
+            *(Case(P=100, S=3, hyper=h, steps=fresh, decoupled=True) for h in HYPERS),
+            Case(P=100, S=3, without=NO_MAX, hyper=ADAMW, decoupled=True),
+            Case(P=100, S=40, without=NO_MAX, hyper=ADAMW),
+            Case(P=0, S=1, hyper=ADAMW),
+            Case(P=0, S=0, without=NO_MAX, hyper=ADAMW),
+            Case(P=200_003, S=5, hyper=ADAMW, decoupled=True),
+            Case(P=200_003, S=1, without=NO_MAX, hyper=hyper()),
+        ],
+        values={
+            "hyper": some_hyper, "ends": segments, "steps": some_steps, "m2": uniform(0.01, 2),
+            "m2_max": uniform(0.01, 2),
+        },
+        attributes={"decoupled": (False, True)},
+        sizes={"H": (6,), "S": (1, 2, 3, 7)},
+        scale=scale,
+        specials="g",
+        special_cases=[Case(P=70, S=2, without=NO_MAX, hyper=ADAMW), Case(P=70, S=2, hyper=ADAMW)],
+        errors=[
+            Error(Case(P=5, S=1), {"m1": (4,)}, "^adam_step: m1 must be .*P = 5 .from theta.*4"),
+            Error(Case(P=5, S=1), {"ends": np.array([6])}, "^adam_step: ends must .*6"),
+            Error(Case(P=5, S=2), {"ends": np.array([3, 2])}, "^adam_step: ends must "),
+            Error(Case(P=5, S=1), {"hyper": np.zeros(7)}, "^adam_step: hyper must be .*6"),
+        ],
+    ),
+]  # fmt: skip

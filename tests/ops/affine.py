@@ -1,0 +1,170 @@
+"""Y = act(X W + b);  dZ = dY act'(Z);  dX = dZ W^T,  dW = X^T dZ,  db = sum_i dZ_i."""
+
+from __future__ import annotations
+
+import numpy as np
+from opcase import EDGE_SIZES, Array, Case, Error, Gradient, Kernel, Public
+
+
+def affine_forward(
+    X: Array, W: Array, b: Array | None = None, activation: str = "none"
+) -> dict[str, Array]:
+    Z = X @ W if b is None else X @ W + b
+    return {"Y": np.maximum(Z, 0) if activation == "relu" else Z}
+
+
+def affine_backward(
+    dY: Array,
+    X: Array,
+    W: Array,
+    Y: Array | None = None,
+    dW: Array | None = None,
+    db: Array | None = None,
+    activation: str = "none",
+    accumulate: bool = False,
+) -> dict[str, Array]:
+    dZ = np.where(Y <= 0, 0, dY).astype(dY.dtype) if activation == "relu" else dY
+    new = {"dX": dZ @ W.T, "dW": X.T @ dZ, "db": dZ.sum(axis=0)}
+    if accumulate:
+        new["dW"] = new["dW"] if dW is None else dW + new["dW"]
+        new["db"] = new["db"] if db is None else db + new["db"]
+    return new
+
+
+def forward_scale(
+    X: Array, W: Array, b: Array | None = None, activation: str = "none"
+) -> dict[str, Array]:
+    """The size of a sum of independent terms: the root of the sum of their squares."""
+    return {"Y": np.sqrt(X**2 @ W**2 + (0 if b is None else b**2))}
+
+
+def backward_scale(
+    dY: Array,
+    X: Array,
+    W: Array,
+    dW: Array | None = None,
+    db: Array | None = None,
+    **attributes: object,
+) -> dict[str, Array]:
+    added_W, added_b = (0 if a is None else np.nan_to_num(a) ** 2 for a in (dW, db))
+    return {
+        "dX": np.sqrt(dY**2 @ W.T**2),
+        "dW": np.sqrt(X.T**2 @ dY**2 + added_W),
+        "db": np.sqrt((dY**2).sum(axis=0) + added_b),
+    }
+
+
+SMALL = [Case(B=B, n=n, m=m) for B, n, m in [(1, 1, 1), (3, 5, 7), (4, 16, 16), (1, 64, 64)]]
+EDGES = [Case(B=(7 * i) % 11 + 1, n=k, m=EDGE_SIZES[-i - 1]) for i, k in enumerate(EDGE_SIZES)]
+EMPTY = [Case(B=B, n=n, m=m) for B, n, m in [(0, 4, 3), (3, 0, 4), (3, 4, 0), (0, 0, 0), (1, 0, 1)]]
+TALL = [Case(B=B, n=8, m=9) for B in (13, 14, 15, 27, 28, 29, 97)]  # around the tile heights
+DEEP = [Case(B=6, n=n, m=33) for n in (255, 256, 257, 511, 513, 1025, 1500)]  # several k blocks
+WIDE = [Case(B=5, n=12, m=m) for m in (95, 96, 97, 129, 500, 1031)]
+THREADED = [Case(B=130, n=140, m=150), Case(B=300, n=64, m=64), Case(B=65, n=601, m=257)]
+SHAPES = SMALL + EDGES + EMPTY + TALL + DEEP + WIDE + THREADED
+
+FORWARD_CASES = [
+    *SHAPES,
+    Case(B=3, n=5, m=7, without="b"),
+    Case(B=3, n=5, m=7, activation="relu"),
+    Case(B=29, n=65, m=33, activation="relu", without="b"),
+    Case(B=131, n=300, m=141, activation="relu"),
+    Case(B=4, n=0, m=5, activation="relu"),
+    Case(B=4, n=0, m=5, without="b"),
+]
+
+BACKWARD_CASES = [
+    *SHAPES,
+    Case(B=300, n=5, m=7),  # long sums over rows
+    Case(B=1500, n=6, m=33),
+    Case(B=3, n=5, m=7, activation="relu"),
+    Case(B=3, n=5, m=7, activation="relu", accumulate=True),
+    Case(B=29, n=65, m=33, accumulate=True),
+    Case(B=29, n=65, m=33, accumulate=True, without="Y db"),
+    Case(B=29, n=65, m=33, accumulate=True, without="dW"),
+    Case(B=29, n=65, m=33, without="dX"),
+    Case(B=29, n=65, m=33, without="dW db"),
+    Case(B=29, n=65, m=33, without="dX dW", activation="relu"),
+    Case(B=131, n=300, m=141, activation="relu"),
+    Case(B=131, n=300, m=141, activation="relu", accumulate=True),
+    Case(B=0, n=4, m=3, accumulate=True),
+    Case(B=0, n=4, m=3, activation="relu"),
+    Case(B=3, n=0, m=3, activation="relu", accumulate=True),
+]
+
+ACTIVATIONS = ("none", "relu")
+BASE = Case(B=2, n=4, m=3)
+
+KERNELS = [
+    Kernel(
+        affine_forward,
+        cases=FORWARD_CASES,
+        attributes={"activation": ACTIVATIONS},
+        scale=forward_scale,
+        rows="B",
+        specials="X W b",
+        special_cases=[Case(B=9, n=17, m=33), Case(B=9, n=17, m=33, activation="relu")],
+        gradient=Gradient(
+            [Case(B=4, n=3, m=5), Case(B=4, n=3, m=5, activation="relu")],
+            {"X": "dX", "W": "dW", "b": "db"},
+            "Y",
+            affine_backward,
+        ),
+        public=Public(
+            "affine",
+            Case(B=6, n=5, m=4),
+            lambda fd, a, **options: fd.ops.affine(a["X"], a["W"], a["b"], "relu", **options),
+        ),
+        errors=[
+            Error(
+                BASE,
+                {"W": (5, 3)},
+                "affine_forward: W must be float32(n m) with n = 4 (from X), got float32(5, 3)",
+            ),
+            Error(
+                BASE,
+                {"X": (2, 4, 1)},
+                "affine_forward: X must be float32(B n), got float32(2, 4, 1)",
+            ),
+            Error(
+                BASE,
+                {"Y": (2, 9)},
+                "affine_forward: Y must be float32(B m) with m = 3 (from W), got float32(2, 9)",
+            ),
+            Error(
+                BASE,
+                {"b": (4,)},
+                "affine_forward: b must be float32(m) with m = 3 (from W), got float32(4,)",
+            ),
+            Error(
+                BASE,
+                {"activation": "gelu"},
+                "^affine_forward: activation must be .*none.*relu.*, got .*gelu",
+            ),
+        ],
+    ),
+    Kernel(
+        affine_backward,
+        cases=BACKWARD_CASES,
+        attributes={"activation": ACTIVATIONS, "accumulate": (False, True)},
+        valid=lambda case: case.attributes["activation"] == "none" or "Y" not in case.without,
+        scale=backward_scale,
+        rows="B",
+        row_cases=lambda case: not case.attributes.get("accumulate"),
+        specials="dY X W Y",
+        special_cases=[Case(B=9, n=17, m=33), Case(B=9, n=17, m=33, activation="relu")],
+        errors=[
+            Error(
+                BASE,
+                {"dW": (4, 4)},
+                "affine_backward: dW must be float32(n m) with m = 3 (from dY), got float32(4, 4)",
+            ),
+            Error(
+                BASE,
+                {"activation": "relu", "Y": None},
+                "affine_backward: Y must be the output of the forward pass when there is an "
+                "activation, got nothing",
+            ),
+        ],
+    ),
+]

@@ -1,0 +1,30 @@
+"""Runs Python code in a fresh process, for what a process decides once: environment, threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+
+def python(
+    code: str, *, timeout: float = 60, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The finished process; if it failed, an AssertionError with its output (`check`)."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("FASTDL_")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
+    return done
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1] if text.strip() else ""

@@ -1,0 +1,136 @@
+"""Every kernel, on every backend of this machine, in every dtype, on every case of its op file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import checks
+import contract
+import numpy as np
+import pytest
+from fastdl import _core
+from harness import DTYPES, build, kernels, op_modules
+from opcase import Case, Kernel
+
+HERE = [k for k in kernels() if k.name in _core.op_names()]
+FMA = [name for name in _core.backends() if name != "generic"]
+
+Chosen = tuple[Kernel, Any]
+
+
+def over(choose: Callable[[Kernel], Iterable[Any]]) -> pytest.MarkDecorator:
+    """Parametrizes a test by (kernel, item) for the items that `choose` finds in each kernel."""
+    chosen = [(k, item) for k in HERE for item in choose(k)]
+    names = [f"{k.name}-{i}-{getattr(item, 'change', item)}" for i, (k, item) in enumerate(chosen)]
+    return pytest.mark.parametrize("chosen", chosen, ids=names)
+
+
+def special_cases(k: Kernel) -> Iterable[Case]:
+    return (k.special_cases or [Case(shape=(7, 19))]) if k.specials else ()
+
+
+def row_cases(k: Kernel) -> Iterable[Case]:
+    return [c for c in k.cases if k.rows and k.row_cases(c) and c.sizes[k.rows] > 0]
+
+
+def refusal_cases(k: Kernel) -> Iterable[Case]:
+    return [k.errors[0].case]
+
+
+each_case = over(lambda k: k.cases)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["f32", "f64"])
+
+
+def test_every_kernel_has_a_reference_and_every_reference_a_kernel() -> None:
+    names = [k.name for k in kernels()]
+    assert len(set(names)) == len(names)
+    assert set(names) == set(_core.op_names())
+
+
+@pytest.mark.parametrize("module", op_modules(), ids=lambda m: m.__name__)
+def test_op_file(module: Any) -> None:
+    """A docstring with the formulas, errors for every kernel, its own checks of the reference."""
+    assert module.__doc__
+    for kernel in module.KERNELS:
+        assert kernel.errors and kernel.specials, f"{kernel.name}: list errors and specials"
+        assert len({repr(c) for c in kernel.cases}) == len(kernel.cases), "a case is there twice"
+    getattr(module, "check_reference", lambda: None)()
+
+
+@over(lambda k: k.gradient.cases if k.gradient else ())
+def test_gradient_of_the_reference(chosen: Chosen) -> None:
+    kernel, case = chosen
+    assert kernel.gradient
+    checks.check_gradient(kernel, kernel.gradient, case)
+
+
+def test_every_attribute_value_is_in_the_cases() -> None:
+    for kernel in HERE:
+        for name, values in kernel.attributes.items():
+            used = [build(kernel, c, np.float32).attributes[name] for c in kernel.cases]
+            missing = {v for v in values if isinstance(v, (str, bool))} - set(used)
+            assert not missing, f"{kernel.name}: no case has {name} = {missing}"
+
+
+@each_dtype
+@each_case
+def test_values(chosen: Chosen, backend: str, dtype: Any) -> None:
+    checks.check_values(*chosen, dtype)
+
+
+@each_dtype
+@each_case
+def test_same_bits(chosen: Chosen, backend: str, dtype: Any) -> None:
+    checks.check_same_bits(*chosen, dtype)
+
+
+@each_dtype
+@over(row_cases)
+def test_rows_do_not_depend_on_the_batch(chosen: Chosen, backend: str, dtype: Any) -> None:
+    checks.check_rows(*chosen, dtype)
+
+
+@pytest.mark.parametrize("names", [FMA] if len(FMA) > 1 else [], ids="=".join)
+@each_dtype
+@each_case
+def test_backends_with_fma_agree(chosen: Chosen, dtype: Any, names: list[str]) -> None:
+    checks.check_backends_agree(*chosen, dtype, names)
+
+
+@each_dtype
+@each_case
+def test_replay_is_eager(chosen: Chosen, backend: str, dtype: Any) -> None:
+    checks.check_replay(*chosen, dtype)
+
+
+@each_dtype
+@over(special_cases)
+def test_nan_and_inf(chosen: Chosen, backend: str, dtype: Any) -> None:
+    checks.check_specials(*chosen, dtype)
+
+
+@each_dtype
+@over(lambda k: k.cases if k.inplace else ())
+def test_in_place(chosen: Chosen, backend: str, dtype: Any) -> None:
+    checks.check_inplace(*chosen, dtype)
+
+
+@each_dtype
+@over(lambda k: k.cases)
+def test_strided_arguments(chosen: Chosen, backend: str, dtype: Any) -> None:
+    checks.check_strided(*chosen, dtype)
+
+
+@over(lambda k: k.errors)
+def test_listed_errors(chosen: Chosen) -> None:
+    kernel, error = chosen
+    contract.check_refusal(kernel.name, contract.listed_refusal(kernel, error))
+
+
+@each_dtype
+@over(refusal_cases)
+def test_derived_errors(chosen: Chosen, dtype: Any) -> None:
+    kernel, case = chosen
+    for refusal in contract.derived_refusals(build(kernel, case, dtype)):
+        contract.check_refusal(kernel.name, refusal)
