@@ -1,0 +1,184 @@
+"""Write the type stub of the compiled module: ``python -m fastdl._stubs [--check]``.
+
+Every kernel's signature is read from the op's own description in C++ (``_core.signatures()``), so
+the stub cannot drift from the code; the few other names of the module are listed in `REST`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastdl import _core
+
+PATH = Path(__file__).with_name("_core.pyi")
+
+HEAD = '''\
+"""The compiled kernels.  Written by ``python -m fastdl._stubs``; do not edit.
+
+Arguments go by position or by name.  "X (B n)" is an array of shape (B, n): equal letters are equal
+sizes, "*" is any shape, "()" a 0-d array, "?" may be None.  What stands right of the arrow is
+written; "+=" reads it first.  Arrays are C-contiguous and all `Real` ones share one dtype.
+A wrong shape or value raises ValueError, a wrong dtype or an unknown name TypeError; nothing has
+been written then.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+Real: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Index: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+Int64: TypeAlias = npt.NDArray[np.int64]
+Float64: TypeAlias = npt.NDArray[np.float64]
+AnyArray: TypeAlias = npt.NDArray[Any]
+'''
+
+REST = '''\
+class Program:
+    """A recorded sequence of kernel calls that replays natively.
+
+    The inputs are private static buffers; `run` binds other arrays in their place, without a copy.
+    Recording is per thread: kernel calls between `begin` and `end` are run and recorded.
+    """
+
+    def __init__(self, inputs: Sequence[AnyArray]) -> None: ...
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+    def abort(self) -> None: ...
+    def run(self, inputs: Sequence[AnyArray]) -> None: ...
+    def calls(self) -> list[dict[str, Any]]: ...
+    def __len__(self) -> int: ...
+
+def recording() -> bool: ...
+def op_names() -> list[str]: ...
+def signatures() -> dict[str, list[dict[str, Any]]]: ...
+def backend() -> str: ...
+def backends() -> list[str]: ...
+def all_backends() -> list[str]: ...
+def use_backend(name: str) -> None: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def config() -> dict[str, Any]: ...
+'''
+
+KINDS = {"real": "Real", "index": "Index", "i64": "Int64", "f64": "Float64", "any": "AnyArray"}
+
+Argument = Mapping[str, Any]
+
+
+def is_array(argument: Argument) -> bool:
+    """Whether it is an array; the others are attributes."""
+    return "dims" in argument
+
+
+def annotation(argument: Argument) -> str:
+    """Return the type of an argument, e.g. ``Real | None``."""
+    if is_array(argument):
+        return KINDS[argument["kind"]] + (" | None" if argument["optional"] else "")
+    if "choices" in argument:
+        return f"Literal[{', '.join(map(quoted, argument['choices']))}]"
+    return type(argument["default"]).__name__
+
+
+def quoted(value: object) -> str:
+    """Like repr, with double quotes around strings."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def parameter(argument: Argument, *, with_default: bool) -> str:
+    """Return one line of the parameter list."""
+    text = f"{argument['name']}: {annotation(argument)}"
+    if not is_array(argument):
+        return f"{text} = {quoted(argument['default'])}"
+    return f"{text} = None" if with_default and argument["optional"] else text
+
+
+def last_required(arguments: Sequence[Argument]) -> int:
+    """Return the position of the last array that must be given."""
+    return max(i for i, a in enumerate(arguments) if is_array(a) and not a["optional"])
+
+
+def positional(arguments: Sequence[Argument]) -> list[str]:
+    """Parameters in call order; None must be spelled out before a required array."""
+    last = last_required(arguments)
+    return [parameter(a, with_default=i > last) for i, a in enumerate(arguments)]
+
+
+def by_name(arguments: Sequence[Argument], first_optional: int) -> list[str]:
+    """Parameters where optional arrays may be left out: from there on all go by name."""
+    head, tail = arguments[:first_optional], arguments[first_optional:]
+    return [
+        *(parameter(a, with_default=True) for a in head),
+        "*",
+        *(parameter(a, with_default=True) for a in tail),
+    ]
+
+
+def mentioned(argument: Argument) -> str:
+    """Return e.g. ``b (m)?`` or ``theta (P) +=``."""
+    dims = argument["dims"]
+    reads = " +=" if argument["role"] == "inout" else ""
+    return f"{argument['name']} ({dims}){'?' if argument['optional'] else ''}{reads}"
+
+
+def summary(arguments: Sequence[Argument]) -> str:
+    """Return e.g. ``X (B n), W (n m), b (m)? -> Y (B m)``."""
+    arrays = [a for a in arguments if is_array(a)]
+    reads = ", ".join(mentioned(a) for a in arrays if a["role"] == "in")
+    writes = ", ".join(mentioned(a) for a in arrays if a["role"] != "in")
+    return f"{reads} -> {writes}".strip()
+
+
+def definition(name: str, parameters: Sequence[str], doc: str) -> str:
+    """Return one function, laid out as ruff does."""
+    body = f'    """{doc}"""\n\n' if doc else ""
+    end = "-> None:" if doc else "-> None: ..."
+    line = f"def {name}({', '.join(parameters)}) {end}\n"
+    if len(line) <= 101:
+        return line + body
+    return f"def {name}(\n" + "".join(f"    {p},\n" for p in parameters) + f") {end}\n" + body
+
+
+def function(name: str, arguments: Sequence[Argument]) -> str:
+    """Return the stub of one kernel, overloaded if optional arrays precede required ones."""
+    doc = summary(arguments)
+    optional = [i for i, a in enumerate(arguments) if is_array(a) and a["optional"]]
+    if not optional or optional[0] > last_required(arguments):
+        return definition(name, positional(arguments), doc)
+    first = definition(name, positional(arguments), doc)
+    second = definition(name, by_name(arguments, optional[0]), "")
+    return f"@overload\n{first}@overload\n{second}"
+
+
+def stub() -> str:
+    """Return the whole file."""
+    functions = [function(name, args) for name, args in sorted(_core.signatures().items())]
+    text = HEAD + "\n" + "".join(functions).strip() + "\n\n" + REST
+    for name in dir(_core):
+        if not name.startswith("_") and f"def {name}(" not in text and f"class {name}" not in text:
+            raise SystemExit(f"stubs: _core.{name} is not in {Path(__file__).name}; add it to REST")
+    return text
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the stub, or with ``--check`` say whether it is up to date."""
+    if list(arguments) not in ([], ["--check"]):
+        print("usage: python -m fastdl._stubs [--check]", file=sys.stderr)
+        return 2
+    text = stub()
+    if not arguments:
+        PATH.write_text(text)
+        return 0
+    if PATH.is_file() and PATH.read_text() == text:
+        return 0
+    print(f"stubs: {PATH.name} is out of date; run ./dev stubs", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
