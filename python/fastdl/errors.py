@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
 _LIBRARY = (str(Path(__file__).parent), str(Path(np.__file__).parent))
+_STANDARD = str(Path(os.__file__).parent)
 
 
 class CaptureError(RuntimeError):
@@ -18,11 +20,16 @@ class CaptureError(RuntimeError):
 
 
 def user_line() -> str:
-    """Return ``file:line`` of the innermost frame outside fastdl and NumPy."""
+    """Return ``file:line`` of the innermost frame outside fastdl, NumPy and the standard library."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARY):
+    while frame.f_back is not None and _is_library(frame.f_code.co_filename):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _is_library(filename: str) -> bool:
+    standard = filename.startswith(_STANDARD) and "site-packages" not in filename
+    return standard or filename.startswith(_LIBRARY)
 
 
 def capture_error(what: str, remedy: str) -> CaptureError:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fastdl import _core
 from fastdl._array import Array
 from fastdl.optim.group import ParamGroup
 from fastdl.optim.optimizer import Optimizer
@@ -47,7 +46,7 @@ class Adam(Optimizer):
 
     hyper_names = ("lr", "beta1", "beta2", "eps", "weight_decay", "maximize")
     state_names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-    kernel = _core.adam_step
+    kernel_name = "adam_step"
     kernel_options = (False,)
 
     def __init__(

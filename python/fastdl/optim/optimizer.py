@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastdl import _core
 from fastdl._array import Array, describe
 from fastdl.errors import capture_error
 from fastdl.optim.arena import runs_of, settle
@@ -29,7 +30,7 @@ class Optimizer:
 
     hyper_names: ClassVar[tuple[str, ...]]
     state_names: ClassVar[tuple[str, ...]]
-    kernel: ClassVar[Callable[..., None]]
+    kernel_name: ClassVar[str]
     kernel_options: tuple[Any, ...] = ()
 
     def __init__(
@@ -39,6 +40,7 @@ class Optimizer:
         self.param_groups: list[ParamGroup] = []
         self._runs: list[Run] = []
         self._layout = -1
+        self._kernel: Callable[..., None] = getattr(_core, self.kernel_name)
         self.check(defaults)
         self._add_groups(_as_groups(self._name, params))
 
@@ -130,7 +132,7 @@ class Optimizer:
         loss = None if closure is None else closure()
         if self._layout != layout.version:
             self._check_homes()
-        kernel, recorder = type(self).kernel, mode.recorder
+        kernel, recorder = self._kernel, mode.recorder
         for run in self._runs:
             if recorder is not None:
                 for p in run.params:

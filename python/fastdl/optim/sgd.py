@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fastdl import _core
 from fastdl.optim.group import ParamGroup
 from fastdl.optim.optimizer import Optimizer
 from fastdl.optim.options import check_at_least, check_flags
@@ -42,7 +41,7 @@ class SGD(Optimizer):
 
     hyper_names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
     state_names = ("momentum_buffer",)
-    kernel = _core.sgd_step
+    kernel_name = "sgd_step"
 
     def __init__(
         self,

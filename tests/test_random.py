@@ -1,0 +1,62 @@
+"""Generators: one seed for everything, streams that do not repeat."""
+
+import fastdl
+import numpy as np
+import pytest
+from fastdl import nn, ops
+
+
+def test_the_same_seed_gives_the_same_everything():
+    def everything():
+        fastdl.manual_seed(7)
+        W = nn.Affine(4, 3).W.numpy().copy()
+        order = fastdl.random.default_generator.numpy().permutation(10)
+        return W, order, ops.dropout(np.ones(50, "f4"))
+
+    for a, b in zip(everything(), everything(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_another_seed_and_another_draw_give_other_numbers():
+    a, b = fastdl.Generator(1), fastdl.Generator(2)
+    first = a.numpy().random(8)
+    assert not np.array_equal(first, b.numpy().random(8))
+    assert not np.array_equal(first, a.numpy().random(8))
+    x = np.ones(200)
+    assert not np.array_equal(ops.dropout(x, generator=a), ops.dropout(x, generator=a))
+
+
+def test_state_can_be_kept_and_restored():
+    g = fastdl.Generator(3)
+    g.numpy()
+    kept = g.get_state()
+    first = ops.dropout(np.ones(100), generator=g)
+    second = ops.dropout(np.ones(100), generator=g)
+    g.set_state(kept)
+    np.testing.assert_array_equal(ops.dropout(np.ones(100), generator=g), first)
+    np.testing.assert_array_equal(ops.dropout(np.ones(100), generator=g), second)
+    np.testing.assert_array_equal(kept, [3, 1])
+
+
+def test_manual_seed_acts_in_place():
+    state = fastdl.random.default_generator.state
+    assert fastdl.manual_seed(11) is fastdl.random.default_generator
+    np.testing.assert_array_equal(state, [11, 0])
+
+
+@pytest.mark.parametrize(
+    ("seed", "error"), [(-1, ValueError), (2**63, ValueError), (1.5, TypeError), ("1", TypeError)]
+)
+def test_bad_seeds_change_nothing(seed, error):
+    fastdl.manual_seed(5)
+    with pytest.raises(error):
+        fastdl.manual_seed(seed)
+    np.testing.assert_array_equal(fastdl.random.default_generator.state, [5, 0])
+
+
+@pytest.mark.parametrize("state", [[1, 2, 3], [1.0, 2.0], [-1, 0]])
+def test_bad_states_change_nothing(state):
+    g = fastdl.Generator(5)
+    with pytest.raises(ValueError, match=r"state must be int64\(2\)"):
+        g.set_state(np.array(state))
+    np.testing.assert_array_equal(g.state, [5, 0])
