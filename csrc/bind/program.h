@@ -14,6 +14,11 @@ class PyProgram {
     for (const auto& a : inputs) keep_.push_back(py::reinterpret_borrow<py::object>(a));
   }
 
+  PyProgram(const PyProgram&) = delete;
+  ~PyProgram() {
+    if (active() == this) stop();
+  }
+
   void begin() {
     if (active()) throw std::runtime_error("Program.begin: this thread is recording already");
     active() = this;
@@ -22,8 +27,7 @@ class PyProgram {
   void end() {
     if (active() != this)
       throw std::runtime_error("Program.end: this thread is not recording this program");
-    active() = nullptr;
-    set_recording(nullptr);
+    stop();
   }
 
   /// Keeps the arrays of the call that is being recorded alive for as long as the program lives.
@@ -64,6 +68,10 @@ class PyProgram {
   }
 
  private:
+  static void stop() {
+    active() = nullptr;
+    set_recording(nullptr);
+  }
   static std::vector<View> views(const char* who, const py::sequence& inputs) {
     std::vector<View> list;
     for (const auto& a : inputs) {
@@ -84,6 +92,7 @@ inline void bind_program(py::module_& m) {
       .def(py::init<const py::sequence&>(), py::arg("inputs"))
       .def("begin", &PyProgram::begin)
       .def("end", &PyProgram::end)
+      .def("abort", &PyProgram::end, "Stops recording; the program is of no further use.")
       .def("run", &PyProgram::run, py::arg("inputs"))
       .def("calls", &PyProgram::calls)
       .def("__len__", &PyProgram::size)

@@ -37,12 +37,13 @@ Workspace workspace_for(const Scratch& need) {
   return {data, data + shared, each};
 }
 
-void Program::locate(const View& v, size_t offset) {
+void Program::locate(const View& v, size_t offset, bool written) {
   const char* p = static_cast<const char*>(v.data);
   for (size_t i = 0; i < slots_.size(); ++i) {
     const char* first = static_cast<const char*>(slots_[i].data);
-    if (p >= first && p < first + slots_[i].bytes())
-      uses_.push_back({offset, static_cast<int>(i), p - first});
+    if (p < first || p >= first + slots_[i].bytes()) continue;
+    uses_.push_back({offset, static_cast<int>(i), p - first});
+    if (written) written_[i] = true;
   }
 }
 
@@ -54,8 +55,14 @@ void Program::check_inputs(const std::vector<View>& inputs) const {
     const View &want = slots_[i], &got = inputs[i];
     const bool same_dtype = want.dtype == got.dtype;
     if (same_dtype && want.rank == got.rank &&
-        std::memcmp(want.shape, got.shape, sizeof(int64_t) * want.rank) == 0)
+        std::memcmp(want.shape, got.shape, sizeof(int64_t) * want.rank) == 0) {
+      if (written_[i] && got.readonly)
+        throw std::invalid_argument("program: input " + std::to_string(i) +
+                                    " is written by the program and must be writeable, got a "
+                                    "read-only " +
+                                    describe(got) + "; pass a copy");
       continue;
+    }
     const std::string text = "program: input " + std::to_string(i) + " must be " + describe(want) +
                              ", got " + describe(got);
     if (!same_dtype) throw DTypeError(text);

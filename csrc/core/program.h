@@ -25,7 +25,8 @@ Scratch scratch_of(const Op& op) {
 class Program {
  public:
   /// The slots are arrays that nobody else uses, so that a pointer belongs to one slot at most.
-  explicit Program(std::vector<View> slots) : slots_(std::move(slots)) {}
+  explicit Program(std::vector<View> slots)
+      : slots_(std::move(slots)), written_(slots_.size(), false) {}
 
   template <class Op>
   void record(const Op& op) {
@@ -80,8 +81,9 @@ class Program {
     size_t offset;
     const char* base;
     Locate(Program& p, size_t offset, const char* base) : p(p), offset(offset), base(base) {}
-    void array(const char*, const View& v, const ArraySpec&) {
-      p.locate(v, offset + static_cast<size_t>(reinterpret_cast<const char*>(&v.data) - base));
+    void array(const char*, const View& v, const ArraySpec& spec) {
+      p.locate(v, offset + static_cast<size_t>(reinterpret_cast<const char*>(&v.data) - base),
+               spec.role != Role::in);
     }
     template <class T>
     void attr(const char*, const T&) {}
@@ -99,12 +101,13 @@ class Program {
   const char* at(size_t offset) const {
     return reinterpret_cast<const char*>(ops_.data()) + offset;
   }
-  void locate(const View& v, size_t offset);
+  void locate(const View& v, size_t offset, bool written);
   void check_inputs(const std::vector<View>& inputs) const;
   void bind(const std::vector<View>& inputs);
 
   std::mutex running_;
   std::vector<View> slots_;
+  std::vector<bool> written_;  // by slot: a recorded call writes it
   std::vector<uint64_t> ops_;
   std::vector<Call> calls_;
   std::vector<Use> uses_;
