@@ -20,7 +20,7 @@ class CaptureError(RuntimeError):
 
 
 def user_line() -> str:
-    """Return ``file:line`` of the innermost frame outside fastdl, NumPy and the standard library."""
+    """Return ``file:line`` of the innermost frame that is the user's own code."""
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_library(frame.f_code.co_filename):
         frame = frame.f_back

@@ -166,8 +166,7 @@ class Pass:
 
     def pair(self, a: Tensor | None, b: Tensor | None) -> tuple[Array | None, Array | None, bool]:
         """Return arrays for the gradients of two parameters, and whether to add to them."""
-        adds = all(t is None or (t._node is None and t._grad is not None) for t in (a, b))
-        if adds and a is not b:
+        if a is not b and _adds(a) and _adds(b):
             return None if a is None else a._grad, None if b is None else b._grad, True
         return None if a is None else self.place(a), None if b is None else self.place(b), False
 
@@ -208,6 +207,11 @@ class Pass:
         if not retain_graph:
             for node in order:
                 node.free()
+
+
+def _adds(t: Tensor | None) -> bool:
+    """Whether a gradient of ``t`` can be added where the last one is."""
+    return t is None or (t._grad is not None and t._node is None)
 
 
 def _reachable(root: Node) -> list[Node]:

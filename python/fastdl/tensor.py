@@ -312,14 +312,16 @@ def _differentiable(array: Array) -> bool:
 
 def _like(t: Tensor, value: ArrayLike, op: str) -> Array:
     array = value._array if isinstance(value, Tensor) else value
-    wanted = f"{op}: gradient must be {describe(t._array)}"
+    own = t._array
+    if isinstance(array, np.ndarray) and array.dtype == own.dtype and array.shape == own.shape:
+        return array
+    got = describe(array) if isinstance(array, np.ndarray) else type(value).__name__
+    text = f"{op}: gradient must be {describe(own)}, got {got}"
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"{wanted}, got {type(value).__name__}; use np.asarray(...)")
-    if array.dtype != t.dtype:
-        raise TypeError(f"{wanted}, got {describe(array)}; convert with .astype(...)")
-    if array.shape != t.shape:
-        raise ValueError(f"{wanted}, got {describe(array)}")
-    return array
+        raise TypeError(f"{text}; use np.asarray(...)")
+    if array.dtype != own.dtype:
+        raise TypeError(f"{text}; convert with .astype(...)")
+    raise ValueError(text)
 
 
 def _plain(x: object) -> Any:

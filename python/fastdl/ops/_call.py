@@ -53,6 +53,8 @@ def output(
             "use it under fastdl.no_grad()"
         )
     y = out._array if isinstance(out, Tensor) else out
+    if isinstance(y, np.ndarray) and y.dtype == dtype and y.shape == shape and y.flags.carray:
+        return y
     wanted = f"{op}: out must be {dtype}({', '.join(map(str, shape))})"
     if not isinstance(y, np.ndarray):
         raise TypeError(f"{wanted}, got {type(out).__name__}")
@@ -60,9 +62,7 @@ def output(
         raise TypeError(f"{wanted}, got {describe(y)}")
     if y.shape != shape:
         raise ValueError(f"{wanted}, got {describe(y)}")
-    if not y.flags.carray:
-        raise ValueError(f"{wanted}, C-contiguous and writeable, got another layout")
-    return y
+    raise ValueError(f"{wanted}, C-contiguous and writeable, got another layout")
 
 
 def wants_grad(x: object) -> Tensor | None:
@@ -82,10 +82,11 @@ def result(
     t = new_tensor(Tensor)
     t._array = y
     t._grad = t._home = None
-    if mode.enabled and any(x is not None for x in inputs):
-        t._requires_grad = True
-        t._node = Node(inputs, backward, saved)
-    else:
-        t._requires_grad = False
-        t._node = None
+    for x in inputs:
+        if x is not None and mode.enabled:
+            t._requires_grad = True
+            t._node = Node(inputs, backward, saved)
+            return t
+    t._requires_grad = False
+    t._node = None
     return t

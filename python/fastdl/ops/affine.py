@@ -52,15 +52,16 @@ def affine(
     bias = None if b is None else array_of("affine", "b", b)
     act = activation or "none"
     x2, shape = _rows(x, w)
-    y = output("affine", out, shape, x.dtype, (X, W, b))
+    inputs = X, W, b
+    y = np.empty(shape, x.dtype) if out is None else output("affine", out, shape, x.dtype, inputs)
     y2 = y if y.ndim == 2 else y.reshape(x2.shape[0], shape[-1])
     _core.affine_forward(x2, w, bias, y2, act)
     if out is not None:
         return out
     if not (isinstance(X, Tensor) or isinstance(W, Tensor) or isinstance(b, Tensor)):
         return y
-    inputs = (wants_grad(X), wants_grad(W), wants_grad(b))
-    return result(y, inputs, _backward, (x2, w, None if act == "none" else y2, act))
+    wanted = (wants_grad(X), wants_grad(W), wants_grad(b))
+    return result(y, wanted, _backward, (x2, w, None if act == "none" else y2, act))
 
 
 def affine_backward(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastdl import _core
 from fastdl._array import Array
 from fastdl.ops._call import array_of, output, result, wants_grad
@@ -33,7 +35,7 @@ def relu(X: ArrayLike, *, out: ArrayLike | None = None) -> ArrayLike:
     Boltzmann machines", 2010.
     """
     x = array_of("relu", "X", X)
-    y = output("relu", out, x.shape, x.dtype, (X,))
+    y = np.empty(x.shape, x.dtype) if out is None else output("relu", out, x.shape, x.dtype, (X,))
     _core.relu_forward(x, y)
     if out is not None:
         return out
