@@ -58,17 +58,21 @@ FASTDL_INLINE Vec<T> load_or(const T* p, int64_t n, T rest) {
   const auto inside = lane_numbers<T>() < Vec<IntOf<T>>{} + IntOf<T>(n);
   return select<T>(inside, load_masked(p, first_lanes<T>(n)), broadcast(rest));
 }
+/// The first n lanes of v, the others zero.
+template <class T>
+FASTDL_INLINE Vec<T> first_of(Vec<T> v, int64_t n) {
+  if (n >= kLanes<T>) return v;
+  return select<T>(lane_numbers<T>() < Vec<IntOf<T>>{} + IntOf<T>(n), v, Vec<T>{});
+}
 template <class T>
 FASTDL_INLINE Wide<T> load_wide(const T* p, int64_t n, T rest) {
-  return wide<T>([=](auto k) FASTDL_UNROLLED {
-    return load_or(p + k * kLanes<T>, n - k * kLanes<T>, rest);
-  });
+  return wide<T>(
+      [=](auto k) FASTDL_UNROLLED { return load_or(p + k * kLanes<T>, n - k * kLanes<T>, rest); });
 }
 template <class T>
 FASTDL_INLINE void store_wide(T* p, const Wide<T>& w, int64_t n) {
-  unroll<Wide<T>::kParts>([&](auto k) FASTDL_UNROLLED {
-    store(p + k * kLanes<T>, w.part[k], n - k * kLanes<T>);
-  });
+  unroll<Wide<T>::kParts>(
+      [&](auto k) FASTDL_UNROLLED { store(p + k * kLanes<T>, w.part[k], n - k * kLanes<T>); });
 }
 
 /// v with lane i and lane i ^ Distance exchanged.
@@ -92,8 +96,8 @@ FASTDL_INLINE Vec<T> join(Wide<T> w, F f) {
   if constexpr (Parts == 1) {
     return join_lanes<T>(w.part[0], f);
   } else {
-    unroll<Parts / 2>(
-        [&](auto k) FASTDL_UNROLLED { w.part[k] = f(w.part[k], w.part[k + Parts / 2]); });
+    unroll<Parts / 2>([&](auto k)
+                          FASTDL_UNROLLED { w.part[k] = f(w.part[k], w.part[k + Parts / 2]); });
     return join<T, Parts / 2>(w, f);
   }
 }
