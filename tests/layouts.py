@@ -23,13 +23,13 @@ def last_axis_strided(a: Array) -> Array:
 
 def reversed_axes(a: Array) -> Array:
     back = tuple(slice(None, None, -1) for _ in a.shape)
-    return np.ascontiguousarray(a[back])[back]
+    return np.array(a[(..., *back)], order="C")[(..., *back)]
 
 
 def sliced(a: Array) -> Array:
     """The middle of a bigger array."""
     bigger = np.zeros([s + 4 for s in a.shape], a.dtype)
-    middle = bigger[tuple(slice(2, 2 + s) for s in a.shape)]
+    middle = bigger[(..., *(slice(2, 2 + s) for s in a.shape))]
     middle[...] = a
     return middle
 

@@ -58,17 +58,20 @@ class Case:
         if self.shape is not None:
             parts.append("x".join(map(str, self.shape)) or "0d")
         parts += [v if isinstance(v, str) else f"{k}={v}" for k, v in self.attributes.items()]
-        parts += [
-            f"{k}:{getattr(v, '__name__', '').strip('<>') or np.array2string(v, separator=',')}"
-            for k, v in self.values.items()
-        ]
+        parts += [f"{k}:{_name(v)}" for k, v in self.values.items()]
         parts += [f"no_{name}" for name in sorted(self.without)]
-        return "-".join(parts).replace(" ", "")[:90]
+        return "-".join(parts)[:90]
 
     @property
     def seed(self) -> int:
         """Depends on what the case says, not on where it stands in a list."""
         return zlib.crc32(repr(self).encode())
+
+
+def _name(value: Array | Maker) -> str:
+    if callable(value):
+        return value.__name__
+    return ",".join(f"{x:g}" for x in value.flat)
 
 
 @dataclass(frozen=True)

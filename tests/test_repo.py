@@ -55,7 +55,7 @@ def test_an_op_is_a_contract_a_kernel_and_a_reference(op: str) -> None:
     assert not strangers, f"csrc/ops/{op} holds {strangers}: an op has one stem"
 
 
-@pytest.mark.parametrize("folder", ["tests/ops", "python/fastdl/ops", "benchmarks/ops"])
+@pytest.mark.parametrize("folder", ["tests/ops", "python/fastdl/ops"])
 def test_every_file_about_an_op_has_its_stem(folder: str) -> None:
     composed = {"reshape"}  # a public op without a kernel
     stems = {p.stem for p in (ROOT / folder).glob("[!_]*.py")}

@@ -47,7 +47,7 @@ def scale(theta: Array, g: Array, m1: Array, m2: Array, hyper: Array, **rest):  
     """m1 and the decay may cancel; theta moves by lr m1 / (sqrt(m2) + eps)."""
     args = {"theta": theta, "g": g, "m1": m1, "m2": m2, "hyper": hyper, **rest}
     _, beta1, beta2, _, wd, _ = hyper
-    d = np.abs(g) + wd * np.abs(theta)
+    d = np.abs(g) + (wd * np.abs(theta) if wd else 0)
     sizes = {
         "m1": beta1 * np.abs(m1) + (1 - beta1) * d,
         "m2": beta2 * m2 + (1 - beta2) * d**2,

@@ -26,6 +26,7 @@ KERNELS = [
         row_cases=lambda case: case.sizes["S"] == 1,
         inplace=("Y=X",),
         specials="X s",
+        special_cases=[Case(B=5, C=19, S=5), Case(B=5, C=19, S=1)],
         errors=[
             Error(Case(B=3, C=2, S=3), {"s": (2,)}, "^scale_rows: s must .*1.*3.*, got .*2"),
         ],

@@ -32,7 +32,7 @@ def sgd_step(
 
 def scale(theta: Array, g: Array, hyper: Array, buf: Array | None = None, **rest: Array):  # type: ignore[no-untyped-def]
     lr, momentum, _, wd, _, _ = (abs(float(h)) for h in hyper)
-    size = np.abs(g) + wd * np.abs(theta)
+    size = np.abs(g) + (wd * np.abs(theta) if wd else 0)
     kept = size + (0 if buf is None else momentum * np.abs(buf))
     return {"theta": np.abs(theta) + lr * (size + kept), "buf": kept}
 
