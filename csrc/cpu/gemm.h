@@ -60,6 +60,12 @@ void pack_rows(const Matrix<T>& A, int64_t rows, int64_t kc, T* to) {
 template <class T, int NV>
 void pack_panel(const Matrix<T>& B, int64_t kc, int64_t cols, T* to) {
   constexpr int L = kLanes<T>;
+  if (B.col == 1) {
+    for (int64_t k = 0; k < kc; ++k)
+      for (int64_t j = 0; j < NV * L; j += L)
+        store(to + k * NV * L + j, load(B.data + k * B.row + j, max_of(0, min_of(L, cols - j))));
+    return;
+  }
   for (int64_t j = 0; j < NV * L; j += L)
     pack_transposed(B.data + j * B.col, B.col, max_of(0, min_of(L, cols - j)), kc, to + j, NV * L);
 }
@@ -72,19 +78,19 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
   constexpr int NR = NV * kLanes<T>;
   T* const C = c.C;
   c.B = B.data, c.ldb = B.row;
-  bool in_panel = B.col != 1;
+  const bool one_tile = rows <= row_step;
+  bool in_panel = B.col != 1 || (one_tile && c.cols < NR);
   if (in_panel) pack_panel<T, NV>(B, c.kc, c.cols, panel);
   for (int64_t i = 0; i < rows; i += row_step) {
     const int64_t n = min_of(row_step, rows - i);
     c.C = C + i * c.ldc;
     c.A = packed_a ? Matrix<T>{A.data + i * c.kc, 1, n} : A.at(i, 0);
     c.next = panel, c.next_step = 0;
+    if (i > 0 && i + n == rows && B.col == 1) c.next = B.data + NR, c.next_step = B.row;
     if (in_panel) c.B = panel, c.ldb = NR;
-    const bool last = i + n == rows;
-    if (last && i > 0 && B.col == 1) c.next = B.data + NR, c.next_step = B.row;
-    if (in_panel || (last && c.cols == NR)) {
+    if (in_panel || one_tile) {
       Tiles<T, MR, NV, kUnitRows, ReadB::whole>::of(n)(c);
-    } else {
+    } else if constexpr (NV != 4) {
       c.pack = panel;
       Tiles<T, MR, NV, kUnitRows, ReadB::pack>::of(n)(c);
       in_panel = true;

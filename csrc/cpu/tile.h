@@ -70,22 +70,38 @@ struct RowsOfA {
   }
 };
 
+/// The epilogue of a tile that ends inside its last vectors: rare, so one copy serves all tiles.
+template <class T>
+__attribute__((noinline)) void finish_partial_tile(const TileCall<T>& c, const T* acc, int rows,
+                                                   int width) {
+  for (int i = 0; i < rows; ++i)
+    for_each_vector<T>(0, c.cols, [&](int64_t j, int64_t n) {
+      Vec<T> v = load(acc + i * width + j, n);
+      if (c.add) v = load(c.C + i * c.ldc + j, n) + v;
+      if (c.bias) v = v + load(c.bias + j, n);
+      if (c.relu) v = relu(v);
+      store(c.C + i * c.ldc + j, v, n);
+    });
+}
+
 template <class T, int MR, int NV>
 FASTDL_INLINE void finish_tile(const TileCall<T>& c, Vec<T> (&acc)[MR][NV]) {
   constexpr int L = kLanes<T>;
-  const bool whole = c.cols == NV * L;
-  unroll<NV>([&](auto j) FASTDL_UNROLLED {
-    const int64_t n = whole ? L : max_of(0, min_of(L, c.cols - j * L));
-    const Vec<T> bias = c.bias ? load(c.bias + j * L, n) : Vec<T>{};
+  const auto each = [&](auto f) FASTDL_UNROLLED {
     unroll<MR>([&](auto i) FASTDL_UNROLLED {
-      T* p = c.C + i * c.ldc + j * L;
-      Vec<T> v = acc[i][j];
-      if (c.add) v = load(p, n) + v;
-      if (c.bias) v = v + bias;
-      if (c.relu) v = relu(v);
-      store(p, v, n);
+      unroll<NV>([&](auto j) FASTDL_UNROLLED { f(i, j, c.C + i * c.ldc + j * L); });
     });
-  });
+  };
+  if (c.cols != NV * L) {
+    alignas(64) T copy[MR * NV * L];
+    each([&](auto i, auto j, T*) FASTDL_UNROLLED { store(copy + (i * NV + j) * L, acc[i][j]); });
+    return finish_partial_tile(c, copy, MR, NV * L);
+  }
+  if (c.add) each([&](auto i, auto j, T* p) FASTDL_UNROLLED { acc[i][j] = load(p) + acc[i][j]; });
+  if (c.bias)
+    each([&](auto i, auto j, T*) FASTDL_UNROLLED { acc[i][j] = acc[i][j] + load(c.bias + j * L); });
+  if (c.relu) each([&](auto i, auto j, T*) FASTDL_UNROLLED { acc[i][j] = relu(acc[i][j]); });
+  each([&](auto i, auto j, T* p) FASTDL_UNROLLED { store(p, acc[i][j]); });
 }
 
 template <class T, int MR, int NV, bool kUnitRows, ReadB kRead>
@@ -128,17 +144,20 @@ void tile(const TileCall<T>& c) {
 template <class T>
 using Tile = void (*)(const TileCall<T>&);
 
-/// The kernels for 1..MR rows.
+/// The kernels for kFirst..MR rows.  Only tiles above MR / 2 rows ever pack: rows are shared out
+/// evenly, and a single tile has nobody to pack for.
 template <class T, int MR, int NV, bool kUnitRows, ReadB kRead>
 struct Tiles {
+  static constexpr int kFirst = kRead == ReadB::pack ? MR / 2 + 1 : 1;
   template <int... I>
   struct Table {
-    static constexpr Tile<T> of_rows[] = {&tile<T, I + 1, NV, kUnitRows, kRead>...};
+    static constexpr Tile<T> of_rows[] = {&tile<T, kFirst + I, NV, kUnitRows, kRead>...};
   };
   template <int... I>
   static Table<I...> table(std::integer_sequence<int, I...>);
   static FASTDL_INLINE Tile<T> of(int64_t rows) {
-    return decltype(table(std::make_integer_sequence<int, MR>{}))::of_rows[rows - 1];
+    return decltype(table(
+        std::make_integer_sequence<int, MR - kFirst + 1>{}))::of_rows[rows - kFirst];
   }
 };
 
