@@ -1,0 +1,55 @@
+#pragma once
+// How a (N, C, S) array is cut for batch_norm; by shape alone, since the cuts decide the bits.
+#include "core/op.h"
+
+namespace fastdl {
+
+/// Two ways to walk:
+///   by columns  the array is N rows of C S columns; blocks of rows times panels of columns
+///   by channel  long S: a channel at a time, in pieces of rows times a panel of its S columns, so
+///               that the second pass finds the channel in L2
+struct BatchNormPlan {
+  static constexpr int64_t kRowsPerMerge = 128, kPanel = 1024, kByChannel = 256;
+  static constexpr int64_t kFewRows = 8;  // fewer are folded into rows of kFold
+  static constexpr int64_t kFold = 128;
+  static constexpr int64_t kBlockElements = 64 * 1024;
+  static constexpr int64_t kResidentBytes = int64_t{1} << 20;  // a channel that stays in L2
+
+  int64_t N, C, S, columns;
+  bool by_channel;
+  int64_t block_rows, blocks;  // by channel: rows of a piece, pieces along N
+  int64_t panel, panels;       // columns of a panel, panels of all columns or of S
+  int64_t pieces;              // of a channel
+  int64_t item;                // bytes of an element
+
+  FASTDL_INLINE explicit BatchNormPlan(const View& X)
+      : N(X.shape[0]), C(X.shape[1]), S(X.shape[2]), columns(C * S), by_channel(S >= kByChannel) {
+    item = size_of(X.dtype);
+    const int64_t merges =
+        by_channel || columns == 0 ? 1 : up(kBlockElements, kRowsPerMerge * columns);
+    block_rows = kRowsPerMerge * merges;
+    blocks = up(N, block_rows);
+    if (!by_channel && blocks == 0) blocks = 1;
+    panel = by_channel && N < kFewRows ? kFold * kRowsPerMerge : kPanel;
+    panels = up(by_channel ? S : columns, panel);
+    pieces = blocks * panels;
+  }
+
+  FASTDL_INLINE static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+  /// Whether `arrays` arrays of one channel stay in L2 between two passes.
+  FASTDL_INLINE bool resident(int arrays) const { return N * S * item * arrays <= kResidentBytes; }
+  /// Doubles of the partial sums, two for each column of a block or for each piece.
+  FASTDL_INLINE int64_t partials() const {
+    return 2 * (by_channel ? C * pieces : blocks * columns);
+  }
+  FASTDL_INLINE bool expands() const { return !by_channel && S != 1; }
+
+  FASTDL_INLINE Scratch scratch() const {
+    const int64_t doubles = aligned_bytes(8 * partials()) + aligned_bytes(8 * 2 * C);
+    const int64_t coefficients =
+        4 * (aligned_bytes(item * C) + (expands() ? aligned_bytes(item * columns) : 0));
+    return {doubles + coefficients, 2 * kPanel * item};
+  }
+};
+
+}  // namespace fastdl
