@@ -28,7 +28,13 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
     arguments = _parser().parse_args(argv)
-    warnings.showwarning = _show_warning(arguments.prog)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = _show_warning(arguments.prog)
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         return int(arguments.command(arguments))
     except KeyboardInterrupt:
@@ -81,15 +87,15 @@ _DATA = "digits, breast_cancer, wine, iris, diabetes; a .csv or .npz file; or an
 def _add_train(parser: _Parser) -> None:
     add = parser.add_argument
     add("data", metavar="DATA", help=_DATA)
-    add("--hidden", type=_sizes, metavar="128,64", help="hidden layer sizes, or none")
+    add("--hidden", type=_sizes, metavar="128", help="hidden layers, as 128,64, or none")
     add("--epochs", type=_whole(1), metavar="60", help="rounds over the training rows")
     add("--batch-size", type=_whole(1), metavar="32", help="rows per step")
-    add("--lr", type=_real(0, open_low=True), metavar="0.001", help="learning rate")
+    add("--lr", type=_real(0, open_low=True), metavar="0.002", help="learning rate")
     add("--optimizer", choices=["adamw", "adam", "sgd"], help="default: adamw")
     add("--weight-decay", type=_real(0), metavar="0.01", help="weight decay")
     add("--schedule", choices=["cosine", "constant"], help="of the learning rate; cosine")
     add("--dropout", type=_real(0, 1, open_high=True), metavar="0", help="share of zeros")
-    add("--label-smoothing", type=_real(0, 1), metavar="0", help="share of every other class")
+    add("--label-smoothing", type=_real(0, 1), metavar="0.1", help="of the classes")
     add("--norm", choices=["none", "batch"], help="normalisation; default: none")
     add("--patience", type=_whole(0), metavar="0", help="epochs to wait for a better one; 0: all")
     add("--test-fraction", type=_real(0, 1, True, True), metavar="0.25", help="held-out share")

@@ -34,6 +34,7 @@ from fastdl._files import PathLike, write_atomically
 Array = npt.NDArray[Any]
 
 _FORMAT = 1
+_BEGIN = '{"format": '
 _MAX_DEPTH = 100
 _FLOATS = ("float64", "float32", "float16")
 _INTEGERS = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
@@ -100,9 +101,12 @@ def load(path: PathLike) -> dict[str, Any]:
         raise
     except Exception as error:  # the reader raises many types for a hostile file
         raise _damaged(name, str(error)) from error
-    if "fastdl" not in metadata:
-        return arrays
-    return _restore(metadata["fastdl"], arrays, name)
+    header = metadata.get("fastdl")
+    if header is not None:
+        return _restore(header, arrays, name)
+    if any(text.startswith(_BEGIN) for text in metadata.values()):
+        raise _damaged(name, "the label of its structure is not 'fastdl'")
+    return arrays
 
 
 def _check_readable(name: str) -> None:

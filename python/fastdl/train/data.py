@@ -46,7 +46,7 @@ class Scaler:
         if same_unit:
             variance = np.full_like(mean, variance.mean())
         scale = np.sqrt(variance)
-        constant = scale <= 1e-7 * np.abs(mean)
+        constant = scale <= 1e-14 * np.abs(mean)  # rounding of the mean
         return cls(mean, np.where(constant, 1.0, scale))
 
     def apply(self, X: Array) -> Float32:

@@ -43,8 +43,11 @@ def read_npz(path: Path) -> Table:
     absent. Arrays of more than two dimensions are flattened by row. Nothing is unpickled.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name.lower(): file[name] for name in file.files}
+        with path.open("rb") as opened:
+            if not zipfile.is_zipfile(opened):
+                raise ValueError("something else than a zip archive")
+            with np.load(opened, allow_pickle=False) as file:
+                arrays = {name.lower(): file[name] for name in file.files}
     except _DAMAGE as error:
         raise ValueError(
             f"load_data: {path} must be an undamaged .npz file of plain arrays, got"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,15 +28,15 @@ class Settings:
     weights to keep. The test rows are only ever watched.
     """
 
-    hidden: tuple[int, ...] = (128, 64)
+    hidden: tuple[int, ...] = (128,)
     epochs: int = 60
     batch_size: int = 32
-    lr: float = 1e-3
+    lr: float = 2e-3
     optimizer: str = "adamw"
     weight_decay: float = 1e-2
     schedule: str = "cosine"
     dropout: float = 0.0
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     norm: str | None = None
     patience: int = 0
     test_fraction: float = 0.25
@@ -100,17 +101,19 @@ class Run:
         if settings.schedule == "cosine":
             hooks.append(CosineLR(settings.lr, settings.epochs))
         early = settings.patience > 0
-        history = self.trainer.fit(
-            self.split.X_train,
-            self.split.y_train,
-            validation=VALIDATION_FRACTION if early else (self.split.X_test, self.split.y_test),
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            patience=settings.patience if early else None,
-            restore_best=early,
-            callbacks=hooks,
-            progress=progress,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "fit: stopped")  # an error of ours says it below
+            history = self.trainer.fit(
+                self.split.X_train,
+                self.split.y_train,
+                validation=VALIDATION_FRACTION if early else (self.split.X_test, self.split.y_test),
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                patience=settings.patience if early else None,
+                restore_best=early,
+                callbacks=hooks,
+                progress=progress,
+            )
         if history.stopped == "diverged" or not _finite(self.trained.model):
             raise FloatingPointError(
                 f"train: the loss must stay finite, got {history['loss'][-1]} in epoch"
