@@ -76,7 +76,7 @@ def _run(x: Array, t: Array, dX: Array | None, reduction: str) -> Array:
     rows = reduction == "none"
     y = np.empty(x.shape if rows else (), x.dtype)
     total, loss = (None, y) if rows else (y, None)
-    _core.mse_loss_forward(x, t, total, dX, loss, reduction)
+    _core.mse_loss_forward(x, t, total=total, dX=dX, loss=loss, reduction=reduction)
     return y
 
 
