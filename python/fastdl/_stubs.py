@@ -6,13 +6,16 @@ the stub cannot drift from the code; the few other names of the module are liste
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastdl import _core
 
+WIDTH = 100
 PATH = Path(__file__).with_name("_core.pyi")
 
 HEAD = '''\
@@ -20,13 +23,14 @@ HEAD = '''\
 
 Arguments go by position or by name.  "X (B n)" is an array of shape (B, n): equal letters are equal
 sizes, "*" is any shape, "()" a 0-d array, "?" may be None.  What stands right of the arrow is
-written; "+=" reads it first.  Arrays are C-contiguous and all `Real` ones share one dtype.
-A wrong shape or value raises ValueError, a wrong dtype or an unknown name TypeError; nothing has
-been written then.
+written; "+=" reads it first.  Lines below that list the values of an option.
+
+Arrays are C-contiguous, and all `Real` ones of a call share one dtype.  A wrong shape or value
+raises ValueError, a wrong dtype or an unknown name TypeError; nothing has been written then.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -80,8 +84,6 @@ def annotation(argument: Argument) -> str:
     """Return the type of an argument, e.g. ``Real | None``."""
     if is_array(argument):
         return KINDS[argument["kind"]] + (" | None" if argument["optional"] else "")
-    if "choices" in argument:
-        return f"Literal[{', '.join(map(quoted, argument['choices']))}]"
     return type(argument["default"]).__name__
 
 
@@ -126,20 +128,24 @@ def mentioned(argument: Argument) -> str:
     return f"{argument['name']} ({dims}){'?' if argument['optional'] else ''}{reads}"
 
 
-def summary(arguments: Sequence[Argument]) -> str:
-    """Return e.g. ``X (B n), W (n m), b (m)? -> Y (B m)``."""
+def summary(arguments: Sequence[Argument]) -> list[str]:
+    """Return the docstring's lines, e.g. ``X (B n), W (n m), b (m)? -> Y (B m)``."""
     arrays = [a for a in arguments if is_array(a)]
     reads = ", ".join(mentioned(a) for a in arrays if a["role"] == "in")
-    writes = ", ".join(mentioned(a) for a in arrays if a["role"] != "in")
-    return f"{reads} -> {writes}".strip()
+    writes = "-> " + ", ".join(mentioned(a) for a in arrays if a["role"] != "in")
+    text = f"{reads} {writes}".strip()
+    lines = [text] if len(text) < WIDTH - 10 else [reads, *textwrap.wrap(writes, WIDTH - 10)]
+    choices = [f"{a['name']}: {' '.join(a['choices'])}" for a in arguments if "choices" in a]
+    return [*lines, *choices]
 
 
-def definition(name: str, parameters: Sequence[str], doc: str) -> str:
+def definition(name: str, parameters: Sequence[str], doc: Sequence[str]) -> str:
     """Return one function, laid out as ruff does."""
-    body = f'    """{doc}"""\n\n' if doc else ""
+    close = "\n    " if len(doc) > 1 else ""
+    body = '    """' + "\n    ".join(doc) + close + '"""\n\n' if doc else ""
     end = "-> None:" if doc else "-> None: ..."
     line = f"def {name}({', '.join(parameters)}) {end}\n"
-    if len(line) <= 101:
+    if len(line) <= WIDTH + 1:
         return line + body
     return f"def {name}(\n" + "".join(f"    {p},\n" for p in parameters) + f") {end}\n" + body
 
@@ -151,7 +157,7 @@ def function(name: str, arguments: Sequence[Argument]) -> str:
     if not optional or optional[0] > last_required(arguments):
         return definition(name, positional(arguments), doc)
     first = definition(name, positional(arguments), doc)
-    second = definition(name, by_name(arguments, optional[0]), "")
+    second = definition(name, by_name(arguments, optional[0]), [])
     return f"@overload\n{first}@overload\n{second}"
 
 
@@ -159,9 +165,10 @@ def stub() -> str:
     """Return the whole file."""
     functions = [function(name, args) for name, args in sorted(_core.signatures().items())]
     text = HEAD + "\n" + "".join(functions).strip() + "\n\n" + REST
-    for name in dir(_core):
-        if not name.startswith("_") and f"def {name}(" not in text and f"class {name}" not in text:
-            raise SystemExit(f"stubs: _core.{name} is not in {Path(__file__).name}; add it to REST")
+    listed = set(re.findall(r"(?:def|class) ([a-zA-Z]\w*)", text))
+    there = {name for name in [*dir(_core), *dir(_core.Program)] if not name.startswith("_")}
+    if odd := listed ^ there:
+        raise SystemExit(f"stubs: REST in {Path(__file__).name} must be like _core: {sorted(odd)}")
     return text
 
 

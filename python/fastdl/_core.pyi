@@ -1,0 +1,244 @@
+"""The compiled kernels.  Written by ``python -m fastdl._stubs``; do not edit.
+
+Arguments go by position or by name.  "X (B n)" is an array of shape (B, n): equal letters are equal
+sizes, "*" is any shape, "()" a 0-d array, "?" may be None.  What stands right of the arrow is
+written; "+=" reads it first.  Lines below that list the values of an option.
+
+Arrays are C-contiguous, and all `Real` ones of a call share one dtype.  A wrong shape or value
+raises ValueError, a wrong dtype or an unknown name TypeError; nothing has been written then.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+Real: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Index: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+Int64: TypeAlias = npt.NDArray[np.int64]
+Float64: TypeAlias = npt.NDArray[np.float64]
+AnyArray: TypeAlias = npt.NDArray[Any]
+
+def accumulate(X: Real, Y: Real) -> None:
+    """X (*) -> Y (*) +="""
+
+@overload
+def adam_step(
+    theta: Real,
+    g: Real,
+    m1: Real,
+    m2: Real,
+    m2_max: Real | None,
+    steps: Int64,
+    ends: Int64,
+    hyper: Float64,
+    decoupled: bool = False,
+) -> None:
+    """g (P), ends (S), hyper (6)
+    -> theta (P) +=, m1 (P) +=, m2 (P) +=, m2_max (P)? +=, steps (S) +=
+    """
+
+@overload
+def adam_step(
+    theta: Real,
+    g: Real,
+    m1: Real,
+    m2: Real,
+    *,
+    m2_max: Real | None = None,
+    steps: Int64,
+    ends: Int64,
+    hyper: Float64,
+    decoupled: bool = False,
+) -> None: ...
+def affine_backward(
+    dY: Real,
+    X: Real,
+    W: Real,
+    Y: Real | None = None,
+    dX: Real | None = None,
+    dW: Real | None = None,
+    db: Real | None = None,
+    activation: str = "none",
+    accumulate: bool = False,
+) -> None:
+    """dY (B m), X (B n), W (n m), Y (B m)? -> dX (B n)?, dW (n m)?, db (m)?
+    activation: none relu
+    """
+
+@overload
+def affine_forward(X: Real, W: Real, b: Real | None, Y: Real, activation: str = "none") -> None:
+    """X (B n), W (n m), b (m)? -> Y (B m)
+    activation: none relu
+    """
+
+@overload
+def affine_forward(
+    X: Real,
+    W: Real,
+    *,
+    b: Real | None = None,
+    Y: Real,
+    activation: str = "none",
+) -> None: ...
+@overload
+def batch_norm_backward(
+    dY: Real,
+    X: Real,
+    gamma: Real | None,
+    mean: Real,
+    rstd: Real,
+    dX: Real | None = None,
+    dgamma: Real | None = None,
+    dbeta: Real | None = None,
+    training: bool = True,
+    accumulate: bool = False,
+) -> None:
+    """dY (N C S), X (N C S), gamma (C)?, mean (C), rstd (C)
+    -> dX (N C S)?, dgamma (C)?, dbeta (C)?
+    """
+
+@overload
+def batch_norm_backward(
+    dY: Real,
+    X: Real,
+    *,
+    gamma: Real | None = None,
+    mean: Real,
+    rstd: Real,
+    dX: Real | None = None,
+    dgamma: Real | None = None,
+    dbeta: Real | None = None,
+    training: bool = True,
+    accumulate: bool = False,
+) -> None: ...
+@overload
+def batch_norm_forward(
+    X: Real,
+    gamma: Real | None,
+    beta: Real | None,
+    running_mean: Real | None,
+    running_var: Real | None,
+    num_batches: Int64 | None,
+    Y: Real,
+    mean: Real | None = None,
+    rstd: Real | None = None,
+    eps: float = 1e-05,
+    momentum: float = 0.1,
+    training: bool = True,
+) -> None:
+    """X (N C S), gamma (C)?, beta (C)?
+    -> running_mean (C)? +=, running_var (C)? +=, num_batches ()? +=, Y (N C S), mean (C)?,
+    rstd (C)?
+    """
+
+@overload
+def batch_norm_forward(
+    X: Real,
+    *,
+    gamma: Real | None = None,
+    beta: Real | None = None,
+    running_mean: Real | None = None,
+    running_var: Real | None = None,
+    num_batches: Int64 | None = None,
+    Y: Real,
+    mean: Real | None = None,
+    rstd: Real | None = None,
+    eps: float = 1e-05,
+    momentum: float = 0.1,
+    training: bool = True,
+) -> None: ...
+def copy(X: AnyArray, Y: AnyArray) -> None:
+    """X (*) -> Y (*)"""
+
+def cross_entropy_forward(
+    X: Real,
+    t: Index | None = None,
+    P: Real | None = None,
+    w: Real | None = None,
+    loss: Real | None = None,
+    total: Real | None = None,
+    dX: Real | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> None:
+    """X (B C), t (B)?, P (B C)?, w (C)? -> loss (B)?, total ()?, dX (B C)?
+    reduction: none sum mean
+    """
+
+def dropout_backward(dY: Real, saved: Int64, dX: Real, p: float = 0.5) -> None:
+    """dY (*), saved (2) -> dX (*)"""
+
+def dropout_forward(X: Real, state: Int64, Y: Real, saved: Int64, p: float = 0.5) -> None:
+    """X (*) -> state (2) +=, Y (*), saved (2)"""
+
+def mse_loss_forward(
+    X: Real,
+    T: Real,
+    loss: Real | None = None,
+    total: Real | None = None,
+    dX: Real | None = None,
+    reduction: str = "mean",
+) -> None:
+    """X (*), T (*) -> loss (*)?, total ()?, dX (*)?
+    reduction: none sum mean
+    """
+
+def relu_backward(dY: Real, Y: Real, dX: Real) -> None:
+    """dY (*), Y (*) -> dX (*)"""
+
+def relu_forward(X: Real, Y: Real) -> None:
+    """X (*) -> Y (*)"""
+
+def scale_rows(X: Real, s: Real, Y: Real) -> None:
+    """X (B C), s (S) -> Y (B C)"""
+
+@overload
+def sgd_step(
+    theta: Real,
+    g: Real,
+    buf: Real | None,
+    steps: Int64,
+    ends: Int64,
+    hyper: Float64,
+) -> None:
+    """g (P), ends (S), hyper (6) -> theta (P) +=, buf (P)? +=, steps (S) +="""
+
+@overload
+def sgd_step(
+    theta: Real,
+    g: Real,
+    *,
+    buf: Real | None = None,
+    steps: Int64,
+    ends: Int64,
+    hyper: Float64,
+) -> None: ...
+
+class Program:
+    """A recorded sequence of kernel calls that replays natively.
+
+    The inputs are private static buffers; `run` binds other arrays in their place, without a copy.
+    Recording is per thread: kernel calls between `begin` and `end` are run and recorded.
+    """
+
+    def __init__(self, inputs: Sequence[AnyArray]) -> None: ...
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+    def abort(self) -> None: ...
+    def run(self, inputs: Sequence[AnyArray]) -> None: ...
+    def calls(self) -> list[dict[str, Any]]: ...
+    def __len__(self) -> int: ...
+
+def recording() -> bool: ...
+def op_names() -> list[str]: ...
+def signatures() -> dict[str, list[dict[str, Any]]]: ...
+def backend() -> str: ...
+def backends() -> list[str]: ...
+def all_backends() -> list[str]: ...
+def use_backend(name: str) -> None: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def config() -> dict[str, Any]: ...
