@@ -7,8 +7,7 @@ namespace fastdl {
 /// Y = act(X W + b)                                  X (B,n)  W (n,m)  b (m)?  ->  Y (B,m)
 /// cost     2 B n m flop, one pass: bias and activation ride in the GEMM epilogue
 /// numerics each Y_ij is one fma chain over k ascending per block of kKC, the blocks added in
-/// order:
-///          the bits do not depend on tiling, threads, B or vector width
+///          order: the bits do not depend on tiling, threads, B or vector width
 /// source   Goodfellow, Bengio, Courville, "Deep Learning", 2016, ch. 6
 struct AffineForward {
   static constexpr const char* name = "affine_forward";

@@ -56,8 +56,8 @@ struct BatchNormForward {
 
 /// dbeta = sum dY,  dgamma = sum dY xhat,  xhat = (X - mean) rstd, M = N S:
 /// dX = gamma rstd (dY - dbeta / M - xhat dgamma / M) in training, gamma rstd dY in inference
-///      dY (N,C,S)  X (N,C,S)  gamma (C)?  mean (C)  rstd (C) -> dX (N,C,S)?  dgamma (C)? dbeta
-///      (C)?
+///      dY (N,C,S)  X (N,C,S)  gamma (C)?  mean (C)  rstd (C)
+///      -> dX (N,C,S)?  dgamma (C)?  dbeta (C)?
 /// cost     training 4 reads (the second two from L2 where a channel fits), 1 write
 /// numerics sums as the forward's; with `accumulate` dgamma and dbeta are added to, dX is stored
 /// source   docs/derivations/batch_norm.md

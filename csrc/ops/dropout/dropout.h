@@ -8,12 +8,14 @@ FASTDL_INLINE void validate_dropout(const char* op, double p) {
   if (!(p >= 0 && p <= 1)) fail_value("%s: p must be in [0, 1], got %g", op, p);
 }
 
-/// Y_i = X_i / (1 - p) where element i is kept, else 0    X (*), state (2) -> Y (*), state, saved
-/// (2) state = [seed, offset]; saved is the state before, and the offset after is one more. Element
-/// i is kept iff word i mod 4 of Philox4x32-10 with key = seed and counter = (i / 4, offset) is at
-/// least round(p 2^32): no mask is stored. cost     1 read, 1 write; Y may be X numerics one
-/// product; what is dropped is 0 even if it was infinite or NaN source   Srivastava et al.,
-/// "Dropout", JMLR 2014; Salmon et al., "Parallel random numbers: as
+/// Y_i = X_i / (1 - p) where element i is kept, else 0
+///                               X (*)  state (2)  ->  Y (*)  state (2)  saved (2)
+/// state = [seed, offset]; saved is the state before, and the offset after is one more.
+/// Element i is kept iff word i mod 4 of Philox4x32-10 with key = seed and counter = (i / 4, offset)
+/// is at least round(p 2^32): no mask is stored.
+/// cost     1 read, 1 write; Y may be X
+/// numerics one product; what is dropped is 0 even if it was infinite or NaN
+/// source   Srivastava et al., "Dropout", JMLR 2014; Salmon et al., "Parallel random numbers: as
 ///          easy as 1, 2, 3", SC 2011
 struct DropoutForward {
   static constexpr const char* name = "dropout_forward";

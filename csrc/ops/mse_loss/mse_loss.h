@@ -3,9 +3,11 @@
 
 namespace fastdl {
 
-/// loss = (X - T)^2,  total = sum loss / N,  dX = 2 (X - T) / N      X, T (*) -> loss? total ()?
-/// dX? N is the number of elements for the reduction "mean", else 1. cost     2 reads, and a write
-/// of what is asked for numerics 16 lanes per chunk, chunks of a fixed size joined in the same way
+/// loss = (X - T)^2,  total = sum loss / N,  dX = 2 (X - T) / N
+///                                              X (*)  T (*)  ->  loss (*)?  total ()?  dX (*)?
+/// N is the number of elements for the reduction "mean", else 1.
+/// cost     2 reads, and a write of what is asked for
+/// numerics 16 lanes per chunk, chunks of a fixed size joined in the same way
 /// source   Bishop, "Pattern Recognition and Machine Learning", 2006, eq. 3.12
 struct MseLossForward {
   static constexpr const char* name = "mse_loss_forward";

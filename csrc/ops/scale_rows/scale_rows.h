@@ -3,8 +3,9 @@
 
 namespace fastdl {
 
-/// Y_ij = X_ij s_i, or X_ij s when there is one s                     X (B,C)  s (B or 1) -> Y
-/// (B,C) cost     1 read, 1 write; Y may be X numerics one product per element
+/// Y_ij = X_ij s_i, or X_ij s when there is one s            X (B,C)  s (B or 1)  ->  Y (B,C)
+/// cost     1 read, 1 write; Y may be X
+/// numerics one product per element
 struct ScaleRows {
   static constexpr const char* name = "scale_rows";
   static constexpr bool inplace = true;
