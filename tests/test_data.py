@@ -50,6 +50,16 @@ def test_bundled(name, shape, task, outputs):
         np.testing.assert_allclose(*shares, atol=0.03)
 
 
+def test_the_test_rows_take_no_part_in_the_scaling():
+    data = load_data("iris")
+    part = data.split(0.5, seed=3)
+    assert not set(part.rows_train) & set(part.rows_test)
+    np.testing.assert_allclose(part.X_train.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(part.X_train.std(axis=0), 1, atol=1e-5)
+    assert (np.abs(part.X_test.mean(axis=0)) > 1e-3).any()
+    np.testing.assert_allclose(part.X_scaler.undo(part.X_test), data.X[part.rows_test], rtol=1e-5)
+
+
 def test_split_is_fixed_for_ever():
     """These rows must never change: model files name them by seed alone."""
     first, second = split_rows(12, None, 0.25, seed=7)
