@@ -18,6 +18,9 @@ import numpy as np
 from opcase import EDGE_SIZES, Array, Case, Error, Gradient, Kernel, Public, Rng, uniform
 
 
+RESULTS = ("Y", "mean", "rstd")
+
+
 def wide(channel: Array) -> Array:
     """(C) against (N, C, S)."""
     return channel[None, :, None]
@@ -83,7 +86,7 @@ def batch_norm_backward(
 
 def forward_scale(X: Array, **given: Any) -> dict[str, Array]:
     """X - mean cancels: its error is that of |X| + |mean|."""
-    out = batch_norm_forward(X, **given)
+    out = batch_norm_forward(X, **{k: v for k, v in given.items() if k not in RESULTS})
     gamma, beta = given.get("gamma"), given.get("beta")
     magnitude = (np.abs(X) + np.abs(wide(out["mean"]))) * wide(out["rstd"])
     size = magnitude.max(axis=(0, 2), initial=0)  # the statistics see the largest
