@@ -53,6 +53,13 @@ def test_own_loss_and_metrics():
     assert history["val_worst"][-1] < 0.2 * history["val_worst"][0]
 
 
+def test_the_loss_of_an_epoch_is_the_mean_over_its_rows():
+    model = nn.MLP([2, 8, 3])
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.0))
+    history = fit(trainer, batch_size=100, epochs=1)
+    assert history["loss"][0] == pytest.approx(trainer.evaluate(X, Y)["loss"], rel=1e-6)
+
+
 def test_metrics_against_definitions():
     outputs = np.array([[2, 1], [0, 1], [3, 4], [1, 0]], np.float32)
     assert accuracy(outputs, np.array([0, 1, 0, -100])) == 2 / 3
