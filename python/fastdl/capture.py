@@ -18,7 +18,7 @@ import numpy as np
 from fastdl import _core
 from fastdl._array import Array, contiguous, copy
 from fastdl.tape import Recorder, layout, mode
-from fastdl.tensor import Tensor
+from fastdl.tensor import Tensor, wrap
 
 _R = TypeVar("_R")
 
@@ -218,7 +218,7 @@ def _next_tensor(inputs: Any, _: Any) -> Tensor:
 
 
 def _copied(x: Tensor | Array) -> Tensor | Array:
-    return Tensor(x._array.copy()) if isinstance(x, Tensor) else x.copy()
+    return wrap(x._array.copy()) if isinstance(x, Tensor) else x.copy()
 
 
 def _listing(program: _core.Program) -> str:

@@ -116,7 +116,7 @@ class Tensor:
         """
         if mode.recorder is not None:
             mode.recorder.read(self, "_grad")
-        return None if self._grad is None else _wrap(self._grad)
+        return None if self._grad is None else wrap(self._grad)
 
     @grad.setter
     def grad(self, value: ArrayLike | None) -> None:
@@ -276,7 +276,7 @@ def tensor(data: Any, dtype: npt.DTypeLike | None = None, requires_grad: bool = 
 new_tensor: Callable[[type[Tensor]], Tensor] = object.__new__
 
 
-def _wrap(array: Array) -> Tensor:
+def wrap(array: Array) -> Tensor:
     """Make a tensor off the tape of an array that is known to be fit."""
     t = new_tensor(Tensor)
     t._array = array
