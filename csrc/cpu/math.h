@@ -20,7 +20,7 @@ struct Constants<float> {
   // ln 2 in two parts; the first has few bits, so n * kLn2Hi is exact even without fma.
   static constexpr float kLn2Hi = 0x1.62e4p-1f, kLn2Lo = 0x1.7f7d1cp-20f;
   static constexpr float kRound = 0x1.8p23f;  // x + kRound has x rounded to an integer in its bits
-  static constexpr float kExpMin = -105, kExpMax = 89;  // exp is 0 below, infinite above
+  static constexpr float kExpMin = -104, kExpMax = 89;  // exp is 0 below, infinite above
   // (e^r - 1 - r) / r^2 on |r| <= ln 2 / 2; relative error of e^r 2^-28.3
   static constexpr float kExp[] = {0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558fp-5f, 0x1.1239c6p-7f,
                                    0x1.6a248cp-10f};
@@ -60,23 +60,30 @@ FASTDL_INLINE Vec<T> polynomial(Vec<T> x, const T (&c)[N]) {
 template <class T>
 using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
 
-/// p 2^n for integers n (as floats) in [-2 bias, bias + 1], rounded once; `rounded` is n + kRound.
+/// p 2^n where `inside` is not below kExpMin, else 0; n is an integer in [-2 bias, bias + 1] and
+/// `rounded` is n + kRound.  Rounded once.  A result below the normal range costs the hardware
+/// ~100 cycles, and -inf is how users mask logits: so what is 0 in the end is never computed.
 template <class T>
-FASTDL_INLINE Vec<T> scale_by_power_of_2(Vec<T> p, Vec<T> n, Vec<T> rounded) {
-#if defined(__AVX512F__)
-  (void)rounded;  // the masked form: GCC 12 warns of its own header in the plain one
-  if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_maskz_scalef_ps(-1, (__m512)p, (__m512)n);
-  else
-    return (Vec<T>)_mm512_maskz_scalef_pd(-1, (__m512d)p, (__m512d)n);
-#else
-  // In two factors, both normal: the first product is exact.
+FASTDL_INLINE Vec<T> scale_by_power_of_2(Vec<T> p, Vec<T> n, Vec<T> rounded, Vec<T> inside) {
   using K = Constants<T>;
+#if defined(__AVX512F__)
+  (void)rounded;
+  if constexpr (sizeof(T) == 4) {
+    const auto keep = _mm512_cmp_ps_mask((__m512)inside, _mm512_set1_ps(K::kExpMin), _CMP_NLT_UQ);
+    return (Vec<T>)_mm512_maskz_scalef_ps(keep, (__m512)p, (__m512)n);
+  } else {
+    const auto keep = _mm512_cmp_pd_mask((__m512d)inside, _mm512_set1_pd(K::kExpMin), _CMP_NLT_UQ);
+    return (Vec<T>)_mm512_maskz_scalef_pd(keep, (__m512d)p, (__m512d)n);
+  }
+#else
+  // In two factors, both normal or 0: the first product is exact.
   typedef Bits<T> V __attribute__((vector_size(kVectorBytes)));
   (void)n;
   const V zero = (V)broadcast(K::kRound) - Bits<T>(2 * K::kBias);
   const V sum = (V)rounded - zero, half = sum >> 1;
-  return p * (Vec<T>)(half << K::kMantissa) * (Vec<T>)((sum - half) << K::kMantissa);
+  const V below = (V)(inside < broadcast(K::kExpMin));
+  const V rest = ((sum - half) << K::kMantissa) & ~below;
+  return p * (Vec<T>)(half << K::kMantissa) * (Vec<T>)rest;
 #endif
 }
 
@@ -84,13 +91,15 @@ FASTDL_INLINE Vec<T> scale_by_power_of_2(Vec<T> p, Vec<T> n, Vec<T> rounded) {
 template <class T>
 FASTDL_INLINE Vec<T> exp_of_negative(Vec<T> x) {
   using K = Constants<T>;
-  const Vec<T> one = broadcast(T(1));
-  x = max(broadcast(K::kExpMin), x);
+  const Vec<T> one = broadcast(T(1)), given = x;
+#if !defined(__AVX512F__)
+  x = max(broadcast(K::kExpMin), x);  // keeps the exponents in range
+#endif
   const Vec<T> rounded = fma(x, broadcast(K::kLog2e), broadcast(K::kRound));
   const Vec<T> n = rounded - broadcast(K::kRound);
   const Vec<T> r = fma(n, broadcast(-K::kLn2Lo), fma(n, broadcast(-K::kLn2Hi), x));
   const Vec<T> p = fma(fma(polynomial(r, K::kExp), r, one), r, one);
-  return scale_by_power_of_2<T>(p, n, rounded);
+  return scale_by_power_of_2<T>(p, n, rounded, given);
 }
 
 /// e^x.  exp(-inf) = 0, exp(inf) = inf, NaN stays; results below the normal range are right too.

@@ -91,25 +91,58 @@ FASTDL_INLINE Vec<T> join_lanes(Vec<T> v, F f) {
     return join_lanes<T, Distance / 2>(f(v, exchange<Distance, T>(v, lanes)), f);
   }
 }
+/// Joins the parts of w, so that lane i meets lane i + 8 first.
 template <class T, int Parts = Wide<T>::kParts, class F>
-FASTDL_INLINE Vec<T> join(Wide<T> w, F f) {
+FASTDL_INLINE Vec<T> join_parts(Wide<T> w, F f) {
   if constexpr (Parts == 1) {
-    return join_lanes<T>(w.part[0], f);
+    return w.part[0];
   } else {
     unroll<Parts / 2>([&](auto k)
                           FASTDL_UNROLLED { w.part[k] = f(w.part[k], w.part[k + Parts / 2]); });
-    return join<T, Parts / 2>(w, f);
+    return join_parts<T, Parts / 2>(w, f);
   }
 }
+
+/// What lane i of `join_lanes` would be for rows that share one vector: rows without bit Distance
+/// in their number are a's, the others b's.
+template <int Distance, class T, class F, int... I>
+FASTDL_INLINE Vec<T> join_pair(Vec<T> a, Vec<T> b, F f, std::integer_sequence<int, I...>) {
+  constexpr int L = kLanes<T>;
+  const Vec<T> same = __builtin_shufflevector(a, b, (I & Distance ? I + L : I)...);
+  const Vec<T> other = __builtin_shufflevector(a, b, ((I ^ Distance) + (I & Distance ? L : 0))...);
+  return f(same, other);
+}
+/// join_lanes of as many vectors as there are lanes: lane i of the result belongs to v[i].  A third
+/// of the work of joining each alone, with the same tree.
+template <class T, int Distance = kLanes<T> / 2, class F>
+FASTDL_INLINE Vec<T> join_rows(Vec<T> (&v)[kLanes<T>], F f) {
+  if constexpr (Distance == 0) {
+    return v[0];
+  } else {
+    const auto lanes = std::make_integer_sequence<int, kLanes<T>>();
+    unroll<Distance>([&](auto k) FASTDL_UNROLLED {
+      v[k] = join_pair<Distance, T>(v[k], v[k + Distance], f, lanes);
+    });
+    return join_rows<T, Distance / 2>(v, f);
+  }
+}
+
+struct Add {
+  template <class V>
+  FASTDL_INLINE V operator()(V a, V b) const {
+    return a + b;
+  }
+};
+struct Max {
+  template <class V>
+  FASTDL_INLINE V operator()(V a, V b) const {
+    return max(a, b);
+  }
+};
 /// Lane i with lane i + 8, then + 4, + 2, + 1: the sum of the 16 lanes, in every lane.
 template <class T>
 FASTDL_INLINE Vec<T> sum_of(const Wide<T>& w) {
-  return join<T>(w, [](Vec<T> a, Vec<T> b) FASTDL_UNROLLED { return a + b; });
-}
-/// The maximum of the 16 lanes, in every lane.  NaN may be kept or lost.
-template <class T>
-FASTDL_INLINE Vec<T> max_of(const Wide<T>& w) {
-  return join<T>(w, [](Vec<T> a, Vec<T> b) FASTDL_UNROLLED { return max(a, b); });
+  return join_lanes<T>(join_parts(w, Add{}), Add{});
 }
 
 /// Calls body(j, count) over [0, n) in steps of 16; count < 16 only at the end.
@@ -158,8 +191,7 @@ FASTDL_INLINE T row_max(const T* x, int64_t n) {
   for (; j + K * kLanes<T> <= n; j += K * kLanes<T>)
     unroll<K>([&](auto k) FASTDL_UNROLLED { hi[k] = max(hi[k], load(x + j + k * kLanes<T>)); });
   for (; j < n; j += kLanes<T>) hi[0] = max(hi[0], load_or(x + j, n - j, lowest));
-  const auto larger = [](Vec<T> a, Vec<T> b) FASTDL_UNROLLED { return max(a, b); };
-  return join_lanes<T>(max(max(hi[0], hi[1]), max(hi[2], hi[3])), larger)[0];
+  return join_lanes<T>(max(max(hi[0], hi[1]), max(hi[2], hi[3])), Max{})[0];
 }
 
 }  // namespace

@@ -5,7 +5,8 @@
 //   pass 3  dX = e (S g / Z) - w q g                (reads e from the cache, writes dX)
 // where S = sum w q, and g = 1 / N.  Memory sees one read and one write while a row fits the L2
 // cache.
-// - Rows of up to 16 classes stay in registers: one read, one write, no loop.
+// - Rows of up to 16 classes are done kLanes at a time: their sums are joined lane by lane into one
+//   vector over the rows, so that quotient and logarithm are vector ones.
 // - A dX too large for the cache is streamed past it; e then waits in scratch of one row, and the
 //   next row is prefetched while this one is in the exp units.
 // - Rows longer than the L2 cache (labels only) take two reads: max and Z together chunk by chunk,
@@ -177,16 +178,52 @@ void wide_row(const Call<T>& c, const Row<T>& r, T* scratch, Group<T>& out, int6
   c.stream ? write_slope<K, true>(c, r, e, factor) : write_slope<K, false>(c, r, e, factor);
 }
 
-/// A row in registers.
+/// The first n of kLanes thin rows, side by side: what is one number per row is a vector over rows.
+template <class T>
+struct Rows {
+  Vec<T> hi, own, x_t;  // own: the label's share of w q
+};
+
+/// Pass 1: the maxima, and the logits of the labels.
 template <Target K, class T>
-FASTDL_INLINE void thin_row(const Call<T>& c, const Row<T>& r, Group<T>& out, int64_t slot) {
-  const Vec<T> hi = max_of(load_wide(r.x, c.C, T(-__builtin_inf())));
-  Wide<T> acc[3] = {};
-  const Wide<T> e = add_exp<K>(c, r, hi, 0, c.C, acc);
-  Sums<T> s{sum_of(acc[0])[0], 0, 0};
-  if constexpr (K != Target::label) s.qz = sum_of(acc[1])[0], s.q = sum_of(acc[2])[0];
-  const T factor = finish_row<K>(c, r, s, hi[0], out, slot);
-  if (!r.dx) return;
+FASTDL_INLINE Rows<T> thin_maxima(const Call<T>& c, int64_t first, int64_t n) {
+  const T* x = c.X + first * c.C;
+  Rows<T> rows{};
+  Vec<T> v[kLanes<T>];
+  for (int64_t r = 0; r < kLanes<T>; ++r)
+    v[r] = join_parts(load_wide(x + min_of(r, n - 1) * c.C, c.C, T(-__builtin_inf())), Max{});
+  rows.hi = join_rows<T>(v, Max{});
+  if constexpr (K == Target::soft) return rows;
+  T x_t[kLanes<T>] = {};
+  for (int64_t r = 0; r < n; ++r) {
+    const int64_t t = c.label(first + r);
+    x_t[r] = x[r * c.C + (t == c.ignore_index ? 0 : t)];
+  }
+  rows.x_t = load(x_t);
+  rows.own = broadcast(c.certain) * load(c.row_weight + first, n);
+  return rows;
+}
+
+/// Pass 2: e of each row, and the sums over the rows.
+template <Target K, class T>
+FASTDL_INLINE void thin_sums(const Call<T>& c, int64_t first, int64_t n, Vec<T> hi, Wide<T>* e,
+                             Vec<T> (&sums)[3]) {
+  T shift[kLanes<T>];
+  Vec<T> v[kSums<K>][kLanes<T>];
+  store(shift, hi);
+  for (int64_t r = 0; r < kLanes<T>; ++r) {
+    const int64_t at = (first + min_of(r, n - 1)) * c.C;
+    const Row<T> row{c.X + at, K == Target::soft ? c.P + at : nullptr, nullptr, 0, 0};
+    Wide<T> acc[3] = {};
+    e[r] = add_exp<K>(c, row, broadcast(shift[r]), 0, c.C, acc);
+    unroll<kSums<K>>([&](auto k) FASTDL_UNROLLED { v[k][r] = join_parts(acc[k], Add{}); });
+  }
+  unroll<kSums<K>>([&](auto k) FASTDL_UNROLLED { sums[k] = join_rows<T>(v[k], Add{}); });
+}
+
+/// Pass 3 of one thin row: dX = e factor - w q g.
+template <Target K, class T>
+FASTDL_INLINE void thin_slope(const Call<T>& c, const Row<T>& r, const Wide<T>& e, T factor) {
   const Vec<T> f = broadcast(factor), g = broadcast(c.g), own = broadcast(r.own);
   store_wide(r.dx, wide<T>([&](auto k) FASTDL_UNROLLED {
                const int64_t at = k * kLanes<T>;
@@ -236,26 +273,55 @@ void long_row(const Call<T>& c, const Row<T>& r, Group<T>& out, int64_t slot) {
 }
 
 template <class T>
-FASTDL_INLINE void ignored_row(const Call<T>& c, const Row<T>& r, Group<T>& out, int64_t slot) {
-  out.sum[slot] = 1, out.weight[slot] = 0, out.linear[slot] = 0;
+void zero_row(const Call<T>& c, const Row<T>& r) {
   if (r.dx) write_row<false>(r.dx, c.C, [](int64_t, int64_t) { return Vec<T>{}; });
 }
 
+/// Rows of up to 16 classes, n <= kLanes of them.  The call is copied here and below, so that its
+/// fields are known not to change by the stores.
 template <Target K, class T>
-FASTDL_INLINE void one_row(const Call<T>& c, int64_t i, T* scratch, Group<T>& out, int64_t slot) {
-  const Row<T> r = Row<T>::template at<K>(c, i);
-  if (K != Target::soft && r.t == c.ignore_index) return ignored_row(c, r, out, slot);
-  if (c.C <= kWide) return thin_row<K>(c, r, out, slot);
-  if constexpr (K == Target::label)
-    if (c.row_bytes() > kLongRowBytes) return long_row(c, r, out, slot);
-  wide_row<K>(c, r, scratch, out, slot);
+void thin_rows(const Call<T> c, int64_t first, int64_t n) {
+  const Rows<T> rows = thin_maxima<K>(c, first, n);
+  Wide<T> e[kLanes<T>];
+  Vec<T> s[3] = {};
+  thin_sums<K>(c, first, n, rows.hi, e, s);
+  const Vec<T> weight = rows.own + s[2];
+  const Vec<T> linear = s[1] + silenced<T>(rows.own, rows.x_t - rows.hi);
+  store(c.loss + first, fma(weight, log_of<T>(s[0]), -linear), n);
+  T factor[kLanes<T>];
+  store(factor, weight * c.g / s[0]);
+  for (int64_t i = first; i < first + n; ++i) {
+    const Row<T> r = Row<T>::template at<K>(c, i);
+    if (K != Target::soft && r.t == c.ignore_index)
+      c.loss[i] = 0, zero_row(c, r);
+    else if (r.dx)
+      thin_slope<K>(c, r, e[i - first], factor[i - first]);
+  }
+}
+
+template <Target K, class T>
+void long_rows(const Call<T> c, int64_t first, int64_t n, T* scratch, Group<T>& out) {
+  const bool two_sweeps = K == Target::label && c.row_bytes() > kLongRowBytes;
+  for (int64_t i = 0; i < n; ++i) {
+    const Row<T> r = Row<T>::template at<K>(c, first + i);
+    if (K != Target::soft && r.t == c.ignore_index)
+      out.sum[i] = 1, out.weight[i] = 0, out.linear[i] = 0, zero_row(c, r);
+    else if (two_sweeps)
+      long_row(c, r, out, i);
+    else
+      wide_row<K>(c, r, scratch, out, i);
+  }
 }
 
 /// Rows first .. first + n - 1, n <= kRowsPerGroup.
 template <Target K, class T>
-void row_group(const Call<T>& c, int64_t first, int64_t n, T* scratch) {
+FASTDL_INLINE void row_group(const Call<T>& c, int64_t first, int64_t n, T* scratch) {
+  if (c.C <= kWide) {
+    for (int64_t i = 0; i < n; i += kLanes<T>) thin_rows<K>(c, first + i, min_of(kLanes<T>, n - i));
+    return;
+  }
   Group<T> g;
-  for (int64_t i = 0; i < n; ++i) one_row<K>(c, first + i, scratch, g, i);
+  long_rows<K>(c, first, n, scratch, g);
   for_each_vector<T>(0, n, [&](int64_t i, int64_t count) {
     const Vec<T> ln = log_of<T>(load(g.sum + i, count));
     const Vec<T> loss = fma(load(g.weight + i, count), ln, -load(g.linear + i, count));
