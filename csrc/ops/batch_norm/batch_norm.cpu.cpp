@@ -101,8 +101,7 @@ void run_by_columns(const P& problem, const Plan& plan, const Buffers<T>& m, con
   using Stat = decltype(problem.by_column(m));
   const int64_t tiles = ceil_div(plan.C, kChannelTile);
   if (problem.sums()) {
-    problem.prepare(m.channel, 0, plan.C);
-    expand(plan, m, 1, 0, plan.C);
+    if (problem.prepare(m.channel, 0, plan.C)) expand(plan, m, 1, 0, plan.C);
     sum_columns(problem, plan, m, ws);
   }
   parallel_for(tiles, 8 * plan.partials() + 16 * plan.C * plan.item, [&](int64_t tile, int) {

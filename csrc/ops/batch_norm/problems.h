@@ -56,7 +56,7 @@ struct Forward {
   bool writes() const { return true; }
   Moments<T> by_column(const Buffers<T>&) const { return {x}; }
   Moments<T> of_channel(int64_t) const { return {x}; }
-  void prepare(T* const*, int64_t, int64_t) const {}
+  bool prepare(T* const*, int64_t, int64_t) const { return false; }
 
   /// Statistics, running statistics and coefficients of the channels [c, c + n), n <= kChannelTile.
   void finish(int64_t c, int64_t n, const double* sum, const double* dev, T* const* k) const {
@@ -120,9 +120,10 @@ struct Backward {
     return {dy, x, {m.column[mean_]}};
   }
   GradientSums<T, ForAll<T>> of_channel(int64_t c) const { return {dy, x, {op.mean.as<T>()[c]}}; }
-  /// The mean of the channels [c, c + n): step 1 needs it.
-  void prepare(T* const* k, int64_t c, int64_t n) const {
+  /// The mean of the channels [c, c + n): step 1 needs it.  True: coefficient 0 was written.
+  bool prepare(T* const* k, int64_t c, int64_t n) const {
     for (int64_t i = c; i < c + n; ++i) k[mean_][i] = op.mean.as<T>()[i];
+    return true;
   }
 
   /// Parameter gradients and coefficients of the channels [c, c + n).
