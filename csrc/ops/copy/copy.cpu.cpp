@@ -97,7 +97,7 @@ FASTDL_INLINE void copy_block(const T* x, const Axis& p, const Axis& q, T* y, in
                               int64_t nq) {
   if (q.x == 1) {
     for (int64_t i = 0; i < np; ++i)
-      __builtin_memcpy(y + i * p.y, x + i * p.x, static_cast<size_t>(nq) * sizeof(T));
+      __builtin_memcpy(y + i * p.y, x + i * p.x, nq * sizeof(T));
   } else if (p.x == 1 && np > 1) {
     transpose_block(x, q.x, y, p.y, np, nq);
   } else {
