@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from opcase import EDGE_SIZES, Array, Case, Error, Gradient, Kernel, Public, Rng, uniform
 
-
 RESULTS = ("Y", "mean", "rstd")
 
 
