@@ -259,7 +259,8 @@ FORK = """
         for _ in range(3):
             if product() != want:
                 return 1
-        return 0
+        tasks = "/proc/self/task"  # the child has threads of its own again
+        return 2 if os.path.isdir(tasks) and len(os.listdir(tasks)) < 2 else 0
 """
 
 
