@@ -139,6 +139,7 @@ def test_zero_grad_apply_requires_grad_and_to():
 def test_an_optimizer_notices_moved_parameters():
     layer = nn.Affine(3, 2)
     opt = optim.SGD(layer.parameters())
+    opt.step()
     layer.to(np.float64)
     with pytest.raises(RuntimeError, match="make the optimizer anew"):
         opt.step()

@@ -87,9 +87,9 @@ def params(seed=0, dtype=np.float64, shapes=SHAPES):
     ]
 
 
-def set_grads(tensors, seed, skip=()):
+def set_grads(tensors, seed, skip=(), scale=1.0):
     rng = np.random.default_rng(seed)
-    grads = [np.asarray(rng.normal(size=p.shape), p.dtype) for p in tensors]
+    grads = [np.asarray(scale * rng.normal(size=p.shape), p.dtype) for p in tensors]
     for i, (p, g) in enumerate(zip(tensors, grads, strict=True)):
         p.grad = None if i in skip else g
     return grads
@@ -122,6 +122,10 @@ def test_resuming_from_a_state_dict_continues_bit_for_bit(kind, reference, optio
     state = copy.deepcopy(opt.state_dict())
     b = [fastdl.Tensor(p.numpy().copy(), requires_grad=True) for p in a]
     again = kind(b, lr=5.0)
+    set_grads(b, 99)  # what it did before loading must not matter
+    again.step()
+    for p, q in zip(a, b, strict=True):
+        q.numpy()[...] = p.numpy()
     if options.get("amsgrad") or options.get("momentum"):
         assert again.param_groups[0].options() != opt.param_groups[0].options()
     again.load_state_dict(state)
@@ -225,6 +229,9 @@ def test_bad_options_change_nothing(kind, options, error, text):
     arrays = [p.numpy() for p in ps]
     with pytest.raises(error, match=text):
         kind(ps, **options)
+    if error is ValueError:
+        with pytest.raises(error, match=text):
+            kind([{"params": ps, **options}])
     assert all(p.numpy() is a for p, a in zip(ps, arrays, strict=True))
 
 
@@ -271,8 +278,9 @@ def test_momentum_and_amsgrad_can_be_switched_on_later():
     for kind, option, value in ((optim.SGD, "momentum", 0.9), (optim.Adam, "amsgrad", True)):
         ps = params(shapes=[(3,)])
         theta = ps[0].numpy().copy()
-        reference = (ReferenceSGD if kind is optim.SGD else ReferenceAdam)(lr=0.1)
-        opt = kind(ps, lr=0.1)
+        options = {"lr": 0.1} | ({"dampening": 0.3} if kind is optim.SGD else {})
+        reference = (ReferenceSGD if kind is optim.SGD else ReferenceAdam)(**options)
+        opt = kind(ps, **options)
         for step in range(6):
             if step == 2:
                 opt.param_groups[0][option] = value
@@ -280,7 +288,7 @@ def test_momentum_and_amsgrad_can_be_switched_on_later():
                 if option == "amsgrad":  # torch starts the maximum at zero when it is switched on
                     t, m, v, _ = reference.state[0]
                     reference.state[0] = t, m, v, np.zeros(3)
-            (g,) = set_grads(ps, step)
+            (g,) = set_grads(ps, step, scale=0.1**step)
             opt.step()
             theta = reference.update(0, theta, g)
         np.testing.assert_allclose(ps[0].numpy(), theta, rtol=1e-12)
@@ -310,6 +318,7 @@ def test_parameters_move_into_one_arena_and_keep_their_values():
     kept.grad = np.ones(kept.shape, "f4")
     opt = optim.Adam(layer.parameters())
     np.testing.assert_array_equal(kept.grad.numpy(), 1)
+    assert np.shares_memory(kept.grad.numpy(), opt._runs[0].grad)
     assert len(opt._runs) == 1
     for p, value in zip(layer.parameters(), values, strict=True):
         np.testing.assert_array_equal(p.numpy(), value)

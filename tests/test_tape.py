@@ -130,6 +130,17 @@ def test_second_backward_needs_retain_graph():
     np.testing.assert_array_equal(X.grad.numpy(), 2 * once)
 
 
+def test_a_second_pass_finds_what_the_first_one_saved():
+    # h gets the gradient that mse_loss saved, then that of the affine layer is added to it.
+    x, W = leaf(5, 3), leaf(3, 3, seed=1)
+    h = ops.relu(x)
+    loss = ops.mse_loss(h, ops.affine(h, W))
+    loss.backward(retain_graph=True)
+    once = x.grad.numpy().copy()
+    loss.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * once)
+
+
 def test_a_shared_freed_part_is_found_before_anything_changes():
     X, W = leaf(4, 3), leaf(3, 3, seed=1)
     h = ops.relu(X)

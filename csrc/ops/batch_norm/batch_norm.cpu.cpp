@@ -10,7 +10,7 @@
 #include "ops/batch_norm/batch_norm.h"
 
 #include "cpu/stream.h"
-#include "ops/batch_norm/problems.h"
+#include "ops/batch_norm/batch_norm.problems.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {

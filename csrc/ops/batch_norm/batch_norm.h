@@ -1,6 +1,6 @@
 #pragma once
 #include "core/op.h"
-#include "ops/batch_norm/plan.h"
+#include "ops/batch_norm/batch_norm.plan.h"
 
 namespace fastdl {
 
