@@ -57,7 +57,7 @@ def listed_refusal(kernel: Kernel, error: Error) -> Refusal:
         is_shape = isinstance(value, tuple) and known[name].role != "attr"
         given[name] = np.zeros(value, np.float32) if is_shape else value
     pattern = error.text if error.text.startswith("^") else f"^{re.escape(error.text)}$"
-    return Refusal(str(dict(error.change)), given, error.raises, pattern)
+    return Refusal(repr(error), given, error.raises, pattern)
 
 
 def derived_refusals(call: Call) -> Iterator[Refusal]:

@@ -68,10 +68,10 @@ class Case:
         return zlib.crc32(repr(self).encode())
 
 
-def _name(value: Array | Maker) -> str:
-    if callable(value):
-        return value.__name__
-    return ",".join(f"{x:g}" for x in value.flat)
+def _name(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return ",".join(f"{x:g}" for x in value.flat)
+    return value.__name__ if callable(value) else str(value).replace(" ", "")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,9 @@ class Error:
     change: Mapping[str, Any]
     text: str
     raises: type[Exception] = ValueError
+
+    def __repr__(self) -> str:
+        return " ".join(f"{name}={_name(value)}" for name, value in self.change.items())
 
 
 @dataclass(frozen=True)

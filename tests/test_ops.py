@@ -22,7 +22,7 @@ Chosen = tuple[Kernel, Any]
 def over(choose: Callable[[Kernel], Iterable[Any]]) -> pytest.MarkDecorator:
     """Parametrizes a test by (kernel, item) for the items that `choose` finds in each kernel."""
     chosen = [(k, item) for k in HERE for item in choose(k)]
-    names = [f"{k.name}-{i}-{getattr(item, 'change', item)}" for i, (k, item) in enumerate(chosen)]
+    names = [f"{k.name}-{item!r}" for k, item in chosen]
     return pytest.mark.parametrize("chosen", chosen, ids=names)
 
 

@@ -11,6 +11,8 @@ conventions are torch.optim.Adam's and AdamW's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from opcase import Array, Case, Error, Kernel, Rng, uniform
 
@@ -43,7 +45,9 @@ def adam_step(
     return {"theta": theta, "m1": m1, "m2": m2, "m2_max": m2_max, "steps": steps + 1}
 
 
-def scale(theta: Array, g: Array, m1: Array, m2: Array, hyper: Array, **rest):  # type: ignore[no-untyped-def]
+def scale(
+    theta: Array, g: Array, m1: Array, m2: Array, hyper: Array, **rest: Any
+) -> dict[str, Array]:
     """m1 and the decay may cancel; theta moves by lr m1 / (sqrt(m2) + eps)."""
     args = {"theta": theta, "g": g, "m1": m1, "m2": m2, "hyper": hyper, **rest}
     _, beta1, beta2, _, wd, _ = hyper

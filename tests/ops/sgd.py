@@ -30,7 +30,9 @@ def sgd_step(
     return {"theta": theta, "buf": buf, "steps": steps + 1}
 
 
-def scale(theta: Array, g: Array, hyper: Array, buf: Array | None = None, **rest: Array):  # type: ignore[no-untyped-def]
+def scale(
+    theta: Array, g: Array, hyper: Array, buf: Array | None = None, **rest: Array
+) -> dict[str, Array]:
     lr, momentum, _, wd, _, _ = (abs(float(h)) for h in hyper)
     size = np.abs(g) + (wd * np.abs(theta) if wd else 0)
     kept = size + (0 if buf is None else momentum * np.abs(buf))
