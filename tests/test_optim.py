@@ -361,3 +361,22 @@ def test_gradients_after_zero_grad_are_stored_not_added():
         np.testing.assert_array_equal(layer.W.grad.numpy(), 4)
     layer(X).backward(np.ones((4, 2), "f4"))
     np.testing.assert_array_equal(layer.W.grad.numpy(), 8)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda p: optim.Adam([p]), "exp_avg"),
+        (lambda p: optim.SGD([p], lr=0.1, momentum=0.9), "momentum_buffer"),
+    ],
+    ids=["Adam", "SGD"],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_moments_without_gradient_end_at_zero_not_as_subnormals(make, name, sign):
+    """0.9 times the smallest subnormal number is itself: arithmetic would stay slow for ever."""
+    p = nn.Parameter(np.ones(40, np.float32))
+    optimizer = make(p)
+    for step in range(1000):
+        p.grad = np.full(40, sign if step == 0 else 0, np.float32)
+        optimizer.step()
+    assert not optimizer.state_dict()["state"][0][name].any()

@@ -216,6 +216,14 @@ FASTDL_INLINE V relu(V x) {
   return max(V{}, x);
 }
 
+/// x, but 0 where x is subnormal.  For state that decays: without gradients a moment would stay
+/// subnormal for ever, and arithmetic on such numbers costs about a hundred cycles.
+template <class T>
+FASTDL_INLINE Vec<T> without_subnormals(Vec<T> x) {
+  constexpr T kSmallest = sizeof(T) == 4 ? T(__FLT_MIN__) : T(__DBL_MIN__);
+  return select<T>(max(x, -x) < broadcast(kSmallest), Vec<T>{}, x);
+}
+
 /// Keeps a broadcast in a register: folded into each fma as a memory operand it would cost one load
 /// per use, and the load ports are what a register tile runs out of first.
 template <class V>

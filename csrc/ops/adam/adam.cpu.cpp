@@ -57,8 +57,8 @@ FASTDL_INLINE void step(const Rule<T>& rule, const Arrays<T>& a, int64_t first, 
     Vec<T> theta = load(a.theta + i, n), g = sign * load(a.g + i, n);
     if (kDecay == Decay::l2) g = fma(decay, theta, g);
     if (kDecay == Decay::decoupled) theta = theta * decay;
-    const Vec<T> m1 = fma(beta1, load(a.m1 + i, n), new1 * g);
-    Vec<T> m2 = fma(beta2, load(a.m2 + i, n), new2 * (g * g));
+    const Vec<T> m1 = without_subnormals<T>(fma(beta1, load(a.m1 + i, n), new1 * g));
+    Vec<T> m2 = without_subnormals<T>(fma(beta2, load(a.m2 + i, n), new2 * (g * g)));
     store(a.m1 + i, m1, n);
     store(a.m2 + i, m2, n);
     if (kMax) {

@@ -14,6 +14,7 @@ namespace fastdl {
 ///          step follows a changed learning rate
 /// cost     one pass: 28 bytes for each f32 parameter, 36 with amsgrad; a square root, a division
 /// numerics 1 - beta and the bias corrections in double; root and division correctly rounded
+///          moments that would be subnormal are stored as 0
 /// source   Kingma & Ba, "Adam", 2015, alg. 1; Loshchilov & Hutter, "Decoupled weight decay
 ///          regularization", 2019, alg. 2; Reddi et al., "On the convergence of Adam and beyond",
 ///          2018, in the form of torch.optim.Adam and AdamW

@@ -96,8 +96,7 @@ template <class T>
 FASTDL_INLINE void copy_block(const T* x, const Axis& p, const Axis& q, T* y, int64_t np,
                               int64_t nq) {
   if (q.x == 1) {
-    for (int64_t i = 0; i < np; ++i)
-      __builtin_memcpy(y + i * p.y, x + i * p.x, nq * sizeof(T));
+    for (int64_t i = 0; i < np; ++i) __builtin_memcpy(y + i * p.y, x + i * p.x, nq * sizeof(T));
   } else if (p.x == 1 && np > 1) {
     transpose_block(x, q.x, y, p.y, np, nq);
   } else {

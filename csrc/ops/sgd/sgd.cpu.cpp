@@ -36,7 +36,8 @@ FASTDL_INLINE void step(const Rule<T>& rule, bool fresh, T* theta, const T* g, T
     Vec<T> move = sign * load(g + i, n);
     if (rule.has_decay) move = fma(decay, old, move);
     if (rule.has_momentum) {
-      const Vec<T> b = fresh ? move : fma(momentum, load(buf + i, n), kept * move);
+      const Vec<T> b =
+          without_subnormals<T>(fresh ? move : fma(momentum, load(buf + i, n), kept * move));
       store(buf + i, b, n);
       move = rule.nesterov ? fma(momentum, b, move) : b;
     }

@@ -12,6 +12,7 @@ namespace fastdl {
 ///          so that a recorded step follows a changed learning rate
 /// cost     one pass: 12 bytes for each f32 parameter, 20 with momentum
 /// numerics 1 - dampening in double; without weight decay theta does not enter g'
+///          moments that would be subnormal are stored as 0
 /// source   Sutskever et al., "On the importance of initialization and momentum in deep learning",
 ///          2013, in the form of torch.optim.SGD
 struct SgdStep {
