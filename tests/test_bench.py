@@ -1,0 +1,100 @@
+"""The benchmarks run, and their results say what they must."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "benchmarks").is_dir(), reason="the benchmarks are not part of the package"
+)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, Any]]]:
+    """What a small run prints and writes."""
+    out = tmp_path_factory.mktemp("results")
+    short = ("--quick", "--rounds", "2", "--seconds", "0.002", "--threads", "1")
+    done = bench("affine", *short, "--peers", "numpy", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = out.glob("*.jsonl")
+    return done.stdout, [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_results_start_with_the_machine_and_end_with_its_state(results: Any) -> None:
+    _, rows = results
+    assert [r["record"] for r in (rows[0], rows[-1])] == ["run", "end"]
+    head = rows[0]
+    assert head["machine"] and head["python"] and head["threads"] == [1]
+    if not head["ceilings"]["note"]:
+        for dtypes in head["ceilings"]["fma"].values():
+            assert all(rate > 0.1 for rates in dtypes.values() for rate in rates.values())
+        for curve in head["ceilings"]["bandwidth"]["1"].values():
+            assert all(rate > 0.01 for _, rate in curve)
+
+
+def test_every_case_has_a_time_of_every_contender(results: Any) -> None:
+    printed, rows = results
+    times = [r for r in rows if r["record"] == "time"]
+    contenders = {"fastdl", "fastdl/ops", "numpy"}
+    for case in {r["case"] for r in times}:
+        warm = [r for r in times if r["case"] == case and r["mode"] == "warm"]
+        assert {r["contender"] for r in warm} == contenders and len(warm) == 3
+        assert case in printed
+    assert {r["case"].split()[0] for r in times} == {"forward", "full"}
+
+
+def test_a_time_says_how_it_was_taken(results: Any) -> None:
+    _, rows = results
+    for r in (r for r in rows if r["record"] == "time"):
+        assert r["threads"] == 1 and r["mode"] in ("warm", "cold") and r["version"] and r["isa"]
+        assert 0 < r["p10_us"] <= r["us"] <= r["p90_us"]
+        assert 0 <= r["dismissed"] <= r["rounds"] and r["rounds"] >= 2
+        assert r["indicative"] == (r["rounds"] - r["dismissed"] < 3)
+        assert {"commit", "machine", "state"} <= r.keys()
+
+
+def test_flops_and_bytes_are_those_of_the_kernels(results: Any) -> None:
+    _, rows = results
+    row = next(r for r in rows if r.get("case") == "forward 32x64x64")
+    assert 2 * 32 * 64 * 64 <= row["flops"] < 2.1 * 32 * 64 * 64
+    assert row["bytes"] == 4 * (32 * 64 + 64 * 64 + 64 + 32 * 64)
+
+
+def test_the_ratio_is_that_to_the_best_peer(results: Any) -> None:
+    _, rows = results
+    warm = [r for r in rows if r.get("case") == "full 32x64x64" and r["mode"] == "warm"]
+    us = {r["contender"]: r["us"] for r in warm}
+    own = next(r for r in warm if r["contender"] == "fastdl")
+    assert own["best_peer"] == "numpy"
+    assert own["best_peer_over_this"] == pytest.approx(us["numpy"] / us["fastdl"])
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (("nonsense",), "'nonsense' must be one of adam, affine"),
+        (("--peers", "caffe"), "must be of jax, numpy"),
+        (("--threads", "0"), "the CPUs here, got 0"),
+        (("affine", "--against", "no-such-revision"), "no-such-revision"),
+    ],
+)
+def test_what_is_not_there_is_named(arguments: tuple[str, ...], text: str) -> None:
+    done = bench(*arguments)
+    assert done.returncode != 0 and text in done.stderr, done.stderr
