@@ -2,7 +2,7 @@
 
 ``ceilings.cpp`` is compiled with the system's compiler on first use, once per instruction set, into
 ``build/bench/``.  A rate is the best of several short runs: a ceiling is what the machine can do,
-not what it does on average.
+not what it does on average.  Short runs fit between the time slices of other processes.
 """
 
 from __future__ import annotations
@@ -149,10 +149,10 @@ def best_bandwidth(
     return float(max(runs) / 1e9)
 
 
-def measure(threads: list[int], quick: bool, seconds: float = 0.02) -> Ceilings:
+def measure(threads: list[int], quick: bool, seconds: float = 0.003) -> Ceilings:
     """Measure what there is; without a compiler nothing, and `note` says so."""
     found = Ceilings()
-    seconds, repeat = (seconds / 4, 3) if quick else (seconds, 5)
+    repeat = 6 if quick else 10
     try:
         libraries = {isa: library(isa, options) for isa, options in isas().items()}
     except OSError as error:
@@ -160,7 +160,7 @@ def measure(threads: list[int], quick: bool, seconds: float = 0.02) -> Ceilings:
         return found
     for isa, lib in libraries.items():
         for dtype, bits in BITS.items():
-            rates = {str(t): best_fma(lib, bits, t, seconds, repeat) for t in threads}
+            rates = {str(t): best_fma(lib, bits, t, seconds, 3 * repeat) for t in threads}
             if all(rates.values()):
                 found.fma.setdefault(isa, {})[dtype] = rates
     widest = next(iter(libraries.values()))
@@ -188,7 +188,7 @@ def probe(quick: bool = False) -> dict[str, float]:
     except OSError:
         return {}
     size, repeat = (64 * MIB, 2) if quick else (256 * MIB, 4)
-    one, two = (best_bandwidth(lib, "adam", size, t, 0.02, repeat) for t in (1, 2))
+    one, two = (best_bandwidth(lib, "adam", size, t, 0.003, 8 * repeat) for t in (1, 2))
     fork_join = min(lib.ceiling_fork_join(2000, 0.2) for _ in range(repeat + 1))
     return {
         "fork_join_us": round(fork_join * 1e6, 3),

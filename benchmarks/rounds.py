@@ -12,8 +12,6 @@ from benchmarks.driver import Worker
 
 #: Share of a CPU that other processes may use during a round.
 FOREIGN = 0.06
-#: /proc/stat counts in ticks, and is late by one.
-TICK = 0.01
 #: Fewer undisturbed rounds than this are an indication only.
 ENOUGH = 3
 
@@ -37,8 +35,7 @@ class Times:
 
     def add(self, answer: Mapping[str, float], seconds: list[float]) -> None:
         wall = answer["wall"]
-        foreign = max(0.0, answer["foreign"] - TICK) / wall
-        share = max(foreign, answer["waited"] / wall)
+        share = max(answer["foreign"], answer["waited"]) / wall
         if share <= FOREIGN:
             self.clean += [s * 1e6 for s in seconds]
         else:

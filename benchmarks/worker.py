@@ -57,6 +57,10 @@ def own_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def affinity() -> set[int]:
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else {0}
+
+
 class Watch:
     """Wall time since it was made, and the share of it that others used of our CPUs."""
 
@@ -67,7 +71,8 @@ class Watch:
     def read(self) -> dict[str, float]:
         wall = time.perf_counter() - self._start
         busy, own = busy_seconds(), own_seconds() - self._own
-        foreign = 0.0 if busy is None or self._busy is None else busy - self._busy - own
+        late = len(affinity()) / TICKS  # /proc/stat counts in ticks, and may be late by one
+        foreign = 0.0 if busy is None or self._busy is None else busy - self._busy - own - late
         waited = waited_seconds() - self._waited
         return {"wall": wall, "foreign": max(0.0, foreign), "waited": waited}
 
