@@ -117,26 +117,32 @@ void tile(const TileCall<T>& c) {
   Mask<T> mask[NV];
   unroll<NV>([&](auto j) FASTDL_UNROLLED { mask[j] = first_lanes<T>(c.cols - j * L); });
   const T* next = c.next;
-  unroll<MR>([&](auto i) FASTDL_UNROLLED {
-    unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(c.C + i * c.ldc + j * L, 1); });
-  });
-  for (int64_t k = c.kc; k > 0; --k) {
-    Vec<T> bv[NV];
-    unroll<NV>([&](auto j) FASTDL_UNROLLED {
-      bv[j] = kRead == ReadB::whole ? load(b + j * L) : load_masked(b + j * L, mask[j]);
-      if constexpr (kRead == ReadB::pack) store(pack + j * L, bv[j]);
-    });
-    unroll<MR>([&](auto i) FASTDL_UNROLLED {
-      const Vec<T> x = in_register(broadcast(a.template get<i>()));
-      unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = fma(x, bv[j], acc[i][j]); });
-    });
-    if constexpr (kRead == ReadB::whole) {
-      unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(next + j * L); });
-      next += c.next_step;
+  // The lines of C are prefetched one by one while k runs: all at once they would take every fill
+  // buffer and hold up A and B.  Short products are in cache already.
+  constexpr int kLines = MR * NV;
+  const int64_t stretch = c.kc < 128 ? c.kc : c.kc / kLines;
+  int line = 0;
+  for (int64_t left = c.kc; left > 0; left -= stretch) {
+    __builtin_prefetch(c.C + line / NV * c.ldc + line % NV * L, 1);
+    if (line < kLines - 1) ++line;
+    for (int64_t k = min_of(left, stretch); k > 0; --k) {
+      Vec<T> bv[NV];
+      unroll<NV>([&](auto j) FASTDL_UNROLLED {
+        bv[j] = kRead == ReadB::whole ? load(b + j * L) : load_masked(b + j * L, mask[j]);
+        if constexpr (kRead == ReadB::pack) store(pack + j * L, bv[j]);
+      });
+      unroll<MR>([&](auto i) FASTDL_UNROLLED {
+        const Vec<T> x = in_register(broadcast(a.template get<i>()));
+        unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = fma(x, bv[j], acc[i][j]); });
+      });
+      if constexpr (kRead == ReadB::whole) {
+        unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(next + j * L); });
+        next += c.next_step;
+      }
+      a.next();
+      b += c.ldb;
+      if constexpr (kRead == ReadB::pack) pack += NV * L;
     }
-    a.next();
-    b += c.ldb;
-    if constexpr (kRead == ReadB::pack) pack += NV * L;
   }
   finish_tile<T, MR, NV>(c, acc);
 }
