@@ -207,7 +207,7 @@ double ceiling_bandwidth(int kind, size_t bytes, int threads, long passes) {
 }
 
 /// Seconds from starting work on a spinning second thread to knowing that it is done, the lower
-/// quartile; stops early where another process holds one of the two up.
+/// decile; stops early where another process holds one of the two up.
 double ceiling_fork_join(int times, double limit_seconds) {
   std::atomic<int> asked{0}, done{0};
   std::thread other([&] {
@@ -226,8 +226,8 @@ double ceiling_fork_join(int times, double limit_seconds) {
   }
   asked.store(-1, std::memory_order_release);
   other.join();
-  const auto quartile = took.begin() + took.size() / 4;
-  std::nth_element(took.begin(), quartile, took.end());
-  return *quartile;
+  const auto decile = took.begin() + took.size() / 10;
+  std::nth_element(took.begin(), decile, took.end());
+  return *decile;
 }
 }

@@ -189,7 +189,7 @@ def probe(quick: bool = False) -> dict[str, float]:
         return {}
     size, repeat = (64 * MIB, 2) if quick else (256 * MIB, 4)
     one, two = (best_bandwidth(lib, "adam", size, t, 0.003, 8 * repeat) for t in (1, 2))
-    fork_join = min(lib.ceiling_fork_join(2000, 0.2) for _ in range(repeat + 1))
+    fork_join = min(lib.ceiling_fork_join(2000, 0.2) for _ in range(3 + repeat))
     return {
         "fork_join_us": round(fork_join * 1e6, 3),
         "adam_gbs_1": round(one, 1),

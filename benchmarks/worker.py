@@ -156,8 +156,8 @@ def kernels(call: Call) -> list[dict[str, Any]]:
 
 
 class Worker:
-    def __init__(self, library: str) -> None:
-        self.library = library
+    def __init__(self, library: str, site: str | None) -> None:
+        self.library, self._site = library, site
         self._calls: dict[str, Call] = {}
         self._buffer: Any = None
 
@@ -172,6 +172,8 @@ class Worker:
             module.set_num_threads(threads)
             from fastdl import _core
 
+            if self._site and not _core.__file__.startswith(self._site):
+                raise RuntimeError(f"took {_core.__file__}, not the revision in {self._site}")
             return {"version": module.__version__, "isa": _core.backend()}
         name = {"sklearn": "scikit-learn"}.get(package, package)
         return {"version": importlib.metadata.version(name)}
@@ -225,7 +227,7 @@ def main() -> None:
         os.sched_setaffinity(0, settings["cpus"])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    serve(Worker(settings["library"]), answers)
+    serve(Worker(settings["library"], settings["site"]), answers)
 
 
 if __name__ == "__main__":

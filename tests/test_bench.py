@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -84,6 +85,54 @@ def test_the_ratio_is_that_to_the_best_peer(results: Any) -> None:
     own = next(r for r in warm if r["contender"] == "fastdl")
     assert own["best_peer"] == "numpy"
     assert own["best_peer_over_this"] == pytest.approx(us["numpy"] / us["fastdl"])
+
+
+# ---- the arithmetic ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """benchmarks.rounds and benchmarks.ceilings."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    return tuple(importlib.import_module(f"benchmarks.{name}") for name in ("rounds", "ceilings"))
+
+
+def times_of(modules: Any, *rounds: tuple[float, float, float]) -> Any:
+    """Rounds of 0.1 s: (microseconds, foreign seconds, waited seconds)."""
+    times = modules[0].Times()
+    for us, foreign, waited in rounds:
+        times.add({"wall": 0.1, "foreign": foreign, "waited": waited}, [us * 1e-6])
+    return times
+
+
+def test_disturbed_rounds_are_dismissed(modules: Any) -> None:
+    quiet = [(10.0, 0.0, 0.0), (12.0, 0.005, 0.005), (11.0, 0.0, 0.0)]
+    times = times_of(modules, *quiet, (50.0, 0.05, 0.0), (60.0, 0.0, 0.05))
+    got = times.summary()
+    assert got["us"] == pytest.approx(11) and got["p90_us"] < 12.1
+    assert (got["rounds"], got["dismissed"], got["indicative"]) == (5, 2, False)
+
+
+def test_without_undisturbed_rounds_the_least_disturbed_are_an_indication(modules: Any) -> None:
+    shares = [(50.0, 0.05, 0.0), (20.0, 0.02, 0.0), (90.0, 0.09, 0.0), (10.0, 0.0, 0.01)]
+    got = times_of(modules, *shares).summary()
+    assert got["us"] == pytest.approx(15) and got["indicative"] and got["dismissed"] == 4
+
+
+def test_bandwidth_between_two_sizes_is_between_their_rates(modules: Any) -> None:
+    curve = [(1 << 10, 100.0), (1 << 20, 50.0), (1 << 30, 10.0)]
+    at = [modules[1].interpolate(curve, size) for size in (1, 1 << 15, 1 << 20, 1 << 25, 1 << 40)]
+    assert at == pytest.approx([100, 75, 50, 30, 10])
+
+
+def test_a_copy_may_go_past_the_cache(modules: Any) -> None:
+    kinds = {"copy": [(1, 30.0)], "copy_nt": [(1, 40.0)], "adam": [(1, 50.0)]}
+    ceilings = modules[1].Ceilings(bandwidth={"1": kinds})
+    assert ceilings.rate("copy", 9, 1) == 40 and ceilings.rate("adam", 9, 1) == 50
+    assert ceilings.rate("copy", 9, 2) is None
+
+
+# ---- what cannot be run --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
