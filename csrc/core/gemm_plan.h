@@ -15,6 +15,8 @@ constexpr int64_t kBlockBytesA = 504 * 1024;
 constexpr int64_t kPanelBytesB = 64 * 1024;  // kKC x 4 vectors of 64 bytes
 
 /// Scratch of each thread that works on a product.
-FASTDL_INLINE constexpr int64_t gemm_thread_bytes() { return kBlockBytesA + kPanelBytesB + 4096; }
+FASTDL_INLINE constexpr int64_t gemm_thread_bytes() {
+  return kBlockBytesA + kPanelBytesB + 16 * 1024;
+}
 
 }  // namespace fastdl

@@ -3,6 +3,10 @@
 #include <cstdlib>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "core/parallel.h"
 
 namespace fastdl {
@@ -10,7 +14,10 @@ namespace {
 
 thread_local Program* recording_program = nullptr;
 
-/// A 64-byte aligned block that grows and is freed with its thread.
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
+/// A block that grows and is freed with its thread.  From a quarter of a huge page on it asks for
+/// huge pages: packed blocks are read so fast that misses of the page table show (2-5 % of a GEMM).
 struct Arena {
   char* data = nullptr;
   int64_t capacity = 0;
@@ -19,9 +26,16 @@ struct Arena {
     if (bytes <= capacity) return data;
     std::free(data);
     data = nullptr, capacity = 0;
-    data = static_cast<char*>(std::aligned_alloc(64, static_cast<size_t>(aligned_bytes(bytes))));
+    const bool huge = bytes >= kHugePage / 4;
+    const int64_t unit = huge ? kHugePage : 64;
+    const int64_t size = (bytes + unit - 1) / unit * unit;
+    data = static_cast<char*>(
+        std::aligned_alloc(static_cast<size_t>(unit), static_cast<size_t>(size)));
     if (!data) throw std::bad_alloc();
-    capacity = aligned_bytes(bytes);
+#if defined(__linux__)
+    if (huge) madvise(data, static_cast<size_t>(size), MADV_HUGEPAGE);
+#endif
+    capacity = size;
     return data;
   }
 };

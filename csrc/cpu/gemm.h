@@ -41,19 +41,34 @@ struct Piece {
 template <int NV>
 constexpr int kRowsOf = NV == 4 ? kWideTileRows : kTileRows;
 
-/// Copies `rows` rows of A (k-block wide) so that a step of k reads them side by side, MR apart.
+/// A block of A packed tile by tile: a step of k reads its rows side by side.  The vector of padding
+/// between tiles keeps their streams out of the same sets of the cache.
 template <class T>
-void pack_rows(const Matrix<T>& A, int64_t rows, int64_t kc, T* to) {
+FASTDL_INLINE int64_t packed_tile_size(int64_t step, int64_t kc) {
+  return step * kc + kLanes<T>;
+}
+
+/// Packs `rows` rows of A, k-block wide, in tiles of `step` rows.
+template <class T>
+void pack_rows(const Matrix<T>& A, int64_t rows, int64_t step, int64_t kc, T* to) {
   constexpr int L = kLanes<T>;
-  if (A.row == 1) {
+  const int64_t tile_size = packed_tile_size<T>(step, kc);
+  if (A.row == 1) {  // down the rows of memory, for all tiles at once
     for (int64_t k = 0; k < kc; ++k)
-      for (int64_t i = 0; i < rows; i += L)
-        store(to + k * rows + i, load(A.data + k * A.col + i, rows - i), rows - i);
+      for (int64_t i = 0; i < rows; i += step) {
+        const int64_t n = min_of(step, rows - i);
+        const T* from = A.data + k * A.col + i;
+        T* at = to + i / step * tile_size + k * n;
+        for (int64_t r = 0; r < n; r += L) store(at + r, load(from + r, n - r), n - r);
+      }
     return;
   }
-  // A store of L lanes may reach into the next k; going upwards, what it spoils is written later.
-  for (int64_t i = (rows - 1) / L * L; i >= 0; i -= L)
-    pack_transposed(A.data + i * A.row, A.row, min_of(L, rows - i), kc, to + i, rows);
+  for (int64_t i = 0; i < rows; i += step, to += tile_size) {
+    const int64_t n = min_of(step, rows - i);
+    // A store of L lanes may reach into the next k; going upwards, what it spoils is written later.
+    for (int64_t r = (n - 1) / L * L; r >= 0; r -= L)
+      pack_transposed(A.data + (i + r) * A.row, A.row, min_of(L, n - r), kc, to + r, n);
+  }
 }
 
 /// Copies a panel of B (kc x cols) into rows of NV vectors, zero-filled to the right.
@@ -84,7 +99,8 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
   for (int64_t i = 0; i < rows; i += row_step) {
     const int64_t n = min_of(row_step, rows - i);
     c.C = C + i * c.ldc;
-    c.A = packed_a ? Matrix<T>{A.data + i * c.kc, 1, n} : A.at(i, 0);
+    c.A = packed_a ? Matrix<T>{A.data + i / row_step * packed_tile_size<T>(row_step, c.kc), 1, n}
+                   : A.at(i, 0);
     c.next = panel, c.next_step = 0;
     if (i > 0 && i + n == rows && B.col == 1) c.next = B.data + NR, c.next_step = B.row;
     if (in_panel) c.B = panel, c.ldb = NR;
@@ -130,8 +146,7 @@ void block_of_piece(const Product<T>& p, const Piece& piece, int64_t k0, int64_t
   const bool pack = should_pack_a(p, piece);
   Matrix<T> A = p.A.at(piece.i0, k0);
   if (pack) {
-    for (int64_t i = 0; i < rows; i += step)
-      pack_rows(A.at(i, 0), min_of(step, rows - i), kc, packed + i * kc);
+    pack_rows(A, rows, step, kc, packed);
     A = {packed, 1, 0};
   }
   const bool done = k0 + kc == p.K;

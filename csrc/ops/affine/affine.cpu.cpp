@@ -4,6 +4,7 @@
 //   2. dX = dZ W^T    3. dW = X^T dZ    4. db = column sums of dZ, rows ascending
 #include "ops/affine/affine.h"
 
+#include "cpu/activation.h"
 #include "cpu/gemm.h"
 
 namespace fastdl::FASTDL_ISA {
@@ -14,15 +15,6 @@ void forward(const AffineForward& op, const Workspace& ws) {
   const int64_t B = op.X.shape[0], n = op.X.shape[1], m = op.W.shape[1];
   const Epilogue<T> e{op.b.as<T>(), op.activation == Activation::relu, false};
   gemm<T>({B, m, n, {op.X.as<T>(), n, 1}, {op.W.as<T>(), m, 1}, op.Y.as<T>(), m, e}, ws);
-}
-
-template <class T>
-void mask_by_relu(const T* dy, const T* y, T* dz, int64_t size) {
-  parallel_range(size, 3 * sizeof(T), [=](int64_t first, int64_t last) {
-    for_each_vector<T>(first, last, [=](int64_t i, int64_t n) {
-      store(dz + i, select<T>(load(y + i, n) <= Vec<T>{}, Vec<T>{}, load(dy + i, n)), n);
-    });
-  });
 }
 
 /// db_j = sum_i dZ_ij (+ db_j); each column is one chain over the rows.
@@ -45,7 +37,7 @@ void backward(const AffineBackward& op, const Workspace& ws) {
   const T* dz = op.dY.as<T>();
   if (op.activation == Activation::relu) {
     T* masked = reinterpret_cast<T*>(ws.shared);
-    mask_by_relu(dz, op.Y.as<T>(), masked, B * m);
+    relu_backward(dz, op.Y.as<T>(), masked, B * m);
     dz = masked;
   }
   if (op.dX) gemm<T>({B, n, m, {dz, m, 1}, {op.W.as<T>(), 1, m}, op.dX.as<T>(), n, {}}, ws);

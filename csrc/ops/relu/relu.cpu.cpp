@@ -1,7 +1,7 @@
 // relu: element-wise, one pass; bound by bandwidth.
 #include "ops/relu/relu.h"
 
-#include "cpu/loop.h"
+#include "cpu/activation.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
@@ -16,17 +16,6 @@ void forward(const ReluForward& op) {
   });
 }
 
-template <class T>
-void backward(const ReluBackward& op) {
-  const T *dy = op.dY.as<T>(), *y = op.Y.as<T>();
-  T* dx = op.dX.as<T>();
-  parallel_range(op.Y.size(), 3 * sizeof(T), [=](int64_t first, int64_t last) {
-    for_each_vector<T>(first, last, [=](int64_t i, int64_t n) {
-      store(dx + i, select<T>(load(y + i, n) <= Vec<T>{}, Vec<T>{}, load(dy + i, n)), n);
-    });
-  });
-}
-
 }  // namespace
 
 void relu_forward(const ReluForward& op, const Workspace&) {
@@ -34,7 +23,10 @@ void relu_forward(const ReluForward& op, const Workspace&) {
 }
 
 void relu_backward(const ReluBackward& op, const Workspace&) {
-  with_real(op.Y.dtype, [&](auto* t) { backward<std::remove_pointer_t<decltype(t)>>(op); });
+  with_real(op.Y.dtype, [&](auto* t) {
+    using T = std::remove_pointer_t<decltype(t)>;
+    relu_backward(op.dY.as<T>(), op.Y.as<T>(), op.dX.as<T>(), op.Y.size());
+  });
 }
 
 }  // namespace fastdl::FASTDL_ISA
