@@ -37,7 +37,7 @@ void backward(const AffineBackward& op, const Workspace& ws) {
   const T* dz = op.dY.as<T>();
   if (op.activation == Activation::relu) {
     T* masked = reinterpret_cast<T*>(ws.shared);
-    relu_backward(dz, op.Y.as<T>(), masked, B * m);
+    through_relu(dz, op.Y.as<T>(), masked, B * m);
     dz = masked;
   }
   if (op.dX) gemm<T>({B, n, m, {dz, m, 1}, {op.W.as<T>(), 1, m}, op.dX.as<T>(), n, {}}, ws);

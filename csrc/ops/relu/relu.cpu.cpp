@@ -25,7 +25,7 @@ void relu_forward(const ReluForward& op, const Workspace&) {
 void relu_backward(const ReluBackward& op, const Workspace&) {
   with_real(op.Y.dtype, [&](auto* t) {
     using T = std::remove_pointer_t<decltype(t)>;
-    relu_backward(op.dY.as<T>(), op.Y.as<T>(), op.dX.as<T>(), op.Y.size());
+    through_relu(op.dY.as<T>(), op.Y.as<T>(), op.dX.as<T>(), op.Y.size());
   });
 }
 
