@@ -25,6 +25,8 @@ from harness import (
 from opcase import Array, Case, Gradient, Kernel
 
 THREADS = (1, 2, 3, 8)
+#: In bytes: so little that small cases are shared among threads too.
+THREAD_WORK = 1024
 #: In elements: on a 64-byte boundary, one off, and an odd place.
 OFFSETS = (0, 1, 3)
 #: Below this many elements a call is cheap enough to be repeated a hundred times.
@@ -44,6 +46,7 @@ def check_same_bits(
     """The same bits for any number of threads, any address, and call after call."""
     call = build(kernel, case, dtype, seed)
     first = run(call)
+    _core.set_work_per_thread(THREAD_WORK)
     for threads in THREADS:
         for offset in OFFSETS:
             what = f"{threads} threads, offset {offset}"

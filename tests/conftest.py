@@ -29,7 +29,9 @@ def pytest_report_header() -> list[str]:
 def library_settings() -> Iterator[None]:
     """Tests may switch the backend and the thread count; the next one does not see it."""
     backend, threads = _core.backend(), _core.get_num_threads()
+    work = _core.config()["work_per_thread"]
     yield
+    _core.set_work_per_thread(work)
     _core.use_backend(backend)
     _core.set_num_threads(threads)
 

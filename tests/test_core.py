@@ -107,6 +107,12 @@ def test_set_num_threads_takes_an_integer(n: object) -> None:
         _core.set_num_threads(n)
 
 
+@pytest.mark.parametrize("work", [0, -5])
+def test_set_work_per_thread_refuses(work: int) -> None:
+    with pytest.raises(ValueError, match=rf"^set_work_per_thread: bytes must be .*got {work}$"):
+        _core.set_work_per_thread(work)
+
+
 def test_set_num_threads() -> None:
     for n in (1, 2, 256):
         _core.set_num_threads(n)

@@ -89,6 +89,7 @@ py::dict config() {
   d["backends"] = supported_backends();
   d["compiled_backends"] = compiled_backends();
   d["num_threads"] = num_threads();
+  d["work_per_thread"] = work_per_thread();
   d["compiler"] = __VERSION__;
   d["cuda"] = false;
   return d;
@@ -117,5 +118,6 @@ PYBIND11_MODULE(_core, m) {
   m.def("use_backend", &use_backend, py::arg("name"));
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("set_work_per_thread", &set_work_per_thread, py::arg("bytes"));
   m.def("config", &config);
 }

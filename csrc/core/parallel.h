@@ -9,6 +9,12 @@ int num_threads();
 void set_num_threads(int64_t n);
 constexpr int kMaxThreads = 256;
 
+/// How many threads a call of this much work (see run_chunks) is worth; at least 1.
+int64_t threads_for(int64_t work);
+/// Work that makes a thread worth while; tests lower it to see threads on small arrays.
+int64_t work_per_thread();
+void set_work_per_thread(int64_t bytes);
+
 /// Runs body(context, chunk, worker) for every chunk in [0, chunks), worker < num_threads().
 /// `work` is the cost of the whole call in bytes moved or equivalent (4 flop ~ 1 byte): small work
 /// stays on the caller's thread.  Which thread runs a chunk is not defined, so chunks must depend

@@ -180,6 +180,11 @@ void gemm_piece(const Product<T>& p, const Piece& piece, char* scratch) {
   } while (k0 < p.K);
 }
 
+/// Cost in bytes, see run_chunks.
+FASTDL_INLINE int64_t gemm_work(int64_t M, int64_t N, int64_t K) {
+  return M * N * max_of(K, 1) / 2;
+}
+
 /// How many pieces along rows and columns.  One per thread is enough to share the work; a second
 /// one each lets a late thread be helped.  Rows are also cut so that a packed block of A fits L2.
 struct Grid {
@@ -190,7 +195,7 @@ FASTDL_INLINE Grid grid_for(int64_t M, int64_t N, int64_t K) {
   const int64_t max_rows = kBlockBytesA / (kKC * int64_t{sizeof(T)}) / kTileRows * kTileRows;
   Grid g{ceil_div(M, max_rows), 1};
   const double flop = 2.0 * M * N * K;
-  const int64_t team = flop < 400e3 ? 1 : num_threads();
+  const int64_t team = threads_for(gemm_work(M, N, K));
   const int64_t want = team == 1 ? 1 : flop < 20e6 ? team : 2 * team;
   while (g.rows * g.cols < want) {
     const int64_t cols = N / g.cols, rows = M / g.rows;
@@ -217,7 +222,7 @@ void gemm(const Product<T>& p, const Workspace& ws) {
   if (p.M == 0 || p.N == 0) return;
   const Grid g = grid_for<T>(p.M, p.N, p.K);
   constexpr int64_t kUnit = 2 * kLanes<T>;
-  parallel_for(g.rows * g.cols, p.M * p.N * max_of(p.K, 1) / 2, [&](int64_t chunk, int worker) {
+  parallel_for(g.rows * g.cols, gemm_work(p.M, p.N, p.K), [&](int64_t chunk, int worker) {
     const int64_t r = chunk % g.rows, c = chunk / g.rows;
     const Piece piece{part_start(p.M, g.rows, kTileRows, r),
                       part_start(p.M, g.rows, kTileRows, r + 1), part_start(p.N, g.cols, kUnit, c),
