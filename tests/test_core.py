@@ -109,7 +109,7 @@ def test_set_num_threads_takes_an_integer(n: object) -> None:
 
 @pytest.mark.parametrize("work", [0, -5])
 def test_set_work_per_thread_refuses(work: int) -> None:
-    with pytest.raises(ValueError, match=rf"^set_work_per_thread: bytes must be .*got {work}$"):
+    with pytest.raises(ValueError, match=rf"^set_work_per_thread: n must be .*got {work}$"):
         _core.set_work_per_thread(work)
 
 

@@ -118,6 +118,6 @@ PYBIND11_MODULE(_core, m) {
   m.def("use_backend", &use_backend, py::arg("name"));
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
-  m.def("set_work_per_thread", &set_work_per_thread, py::arg("bytes"));
+  m.def("set_work_per_thread", &set_work_per_thread, py::arg("n"));
   m.def("config", &config);
 }

@@ -154,11 +154,11 @@ int64_t threads_for(int64_t work) {
   return std::clamp<int64_t>(worth, 1, num_threads());
 }
 
-void set_work_per_thread(int64_t bytes) {
-  if (bytes < 1)
-    throw std::invalid_argument("set_work_per_thread: bytes must be at least 1, got " +
-                                std::to_string(bytes));
-  thread_work.store(bytes, std::memory_order_relaxed);
+void set_work_per_thread(int64_t n_bytes) {
+  if (n_bytes < 1)
+    throw std::invalid_argument("set_work_per_thread: n must be at least 1 byte, got " +
+                                std::to_string(n_bytes));
+  thread_work.store(n_bytes, std::memory_order_relaxed);
 }
 
 void run_chunks(int64_t chunks, int64_t work, void (*body)(void*, int64_t, int), void* context) {

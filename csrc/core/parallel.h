@@ -13,7 +13,7 @@ constexpr int kMaxThreads = 256;
 int64_t threads_for(int64_t work);
 /// Work that makes a thread worth while; tests lower it to see threads on small arrays.
 int64_t work_per_thread();
-void set_work_per_thread(int64_t bytes);
+void set_work_per_thread(int64_t n_bytes);
 
 /// Runs body(context, chunk, worker) for every chunk in [0, chunks), worker < num_threads().
 /// `work` is the cost of the whole call in bytes moved or equivalent (4 flop ~ 1 byte): small work
