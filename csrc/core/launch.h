@@ -24,10 +24,4 @@ void check_and_record(const Op& op) {
   if (Program* program = recording()) program->record(op);
 }
 
-template <class Op>
-void launch(const Op& op) {
-  check_and_record(op);
-  run(op);
-}
-
 }  // namespace fastdl
