@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/arguments.h"
+#include "bind/guarded.h"
 #include "bind/program.h"
 #include "core/launch.h"
 #include "core/parallel.h"
@@ -14,37 +15,21 @@ namespace {
 /// In bytes, at roughly 20 bytes (80 flop) per nanosecond.
 constexpr double kReleaseGilBytes = 100e3;
 
-/// Runs `body` for Python: None, or null with an exception set.
-template <class F>
-PyObject* guarded(F&& body) {
-  try {
-    body();
-    Py_RETURN_NONE;
-  } catch (py::error_already_set& e) {
-    e.restore();
-  } catch (const DTypeError& e) {
-    PyErr_SetString(PyExc_TypeError, e.what());
-  } catch (const std::invalid_argument& e) {
-    PyErr_SetString(PyExc_ValueError, e.what());
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& e) {
-    PyErr_SetString(PyExc_RuntimeError, e.what());
-  }
-  return nullptr;
-}
-
 /// The Python function of an op: read the arguments, then go through the one door.
 template <class Op>
 PyObject* entry(PyObject*, PyObject* const* values, Py_ssize_t n, PyObject* names) {
-  return guarded([&] {
+  return guarded([&]() -> PyObject* {
     const CallArguments args{Op::name, values, n, names};
     const Op op = read_call<Op>(args);
     check_and_record(op);
     if (PyProgram* p = PyProgram::active()) p->keep(args);
-    if (double(traffic_bytes(op)) + flops_of(op) / 4 < kReleaseGilBytes) return run(op);
-    py::gil_scoped_release release;
-    run(op);
+    if (double(traffic_bytes(op)) + flops_of(op) / 4 < kReleaseGilBytes) {
+      run(op);
+    } else {
+      py::gil_scoped_release release;
+      run(op);
+    }
+    Py_RETURN_NONE;
   });
 }
 

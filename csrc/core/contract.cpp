@@ -61,27 +61,24 @@ std::string shape_text(const View& v) {
   return s + (v.rank == 1 ? ",)" : ")");
 }
 
-/// Memory of a contiguous view as [first, last); strided inputs give their extreme addresses.
-void extent(const View& v, const char** first, const char** last) {
+bool overlap(const View& a, const View& b) {
+  const auto [a0, a1] = extent(a);
+  const auto [b0, b1] = extent(b);
+  return a0 < b1 && b0 < a1 && a0 < a1 && b0 < b1;
+}
+
+}  // namespace
+
+Extent extent(const View& v) {
   const char* lo = static_cast<const char*>(v.data);
+  if (v.size() == 0) return {lo, lo};
   const char* hi = lo + size_of(v.dtype);
   for (int i = 0; i < v.rank; ++i) {
     const int64_t reach = (v.shape[i] - 1) * v.stride[i] * size_of(v.dtype);
     (reach < 0 ? lo : hi) += reach;
   }
-  *first = lo;
-  *last = hi;
+  return {lo, hi};
 }
-
-bool overlap(const View& a, const View& b) {
-  if (a.size() == 0 || b.size() == 0) return false;
-  const char *a0, *a1, *b0, *b1;
-  extent(a, &a0, &a1);
-  extent(b, &b0, &b1);
-  return a0 < b1 && b0 < a1;
-}
-
-}  // namespace
 
 void fail_value(const char* format, ...) {
   char text[512];

@@ -15,6 +15,12 @@ struct DTypeError : std::runtime_error {
 const char* to_string(DType t);
 std::string describe(const View& v);  // "float32(2, 3)"
 
+/// The memory that a view may touch: [first, last), empty for an empty view.
+struct Extent {
+  const char *first, *last;
+};
+Extent extent(const View& v);
+
 /// Binds each dimension letter the first time it is seen; every later use must agree.
 class Contract : public Visitor<Contract> {
  public:

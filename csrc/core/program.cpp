@@ -1,11 +1,7 @@
 #include "core/program.h"
 
-#include <cstdlib>
-#include <new>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include <algorithm>
+#include <chrono>
 
 #include "core/parallel.h"
 
@@ -13,33 +9,19 @@ namespace fastdl {
 namespace {
 
 thread_local Program* recording_program = nullptr;
+thread_local AlignedMemory scratch_memory;
 
-constexpr int64_t kHugePage = int64_t{2} << 20;
+/// Every so many runs is timed call by call, for the listing; the first is cold.
+constexpr int64_t kTimedEvery = 32;
 
-/// A block that grows and is freed with its thread.  From a quarter of a huge page on it asks for
-/// huge pages: packed blocks are read so fast that misses of the page table show (2-5 % of a GEMM).
-struct Arena {
-  char* data = nullptr;
-  int64_t capacity = 0;
-  ~Arena() { std::free(data); }
-  char* reserve(int64_t bytes) {
-    if (bytes <= capacity) return data;
-    std::free(data);
-    data = nullptr, capacity = 0;
-    const bool huge = bytes >= kHugePage / 4;
-    const int64_t unit = huge ? kHugePage : 64;
-    const int64_t size = (bytes + unit - 1) / unit * unit;
-    data = static_cast<char*>(
-        std::aligned_alloc(static_cast<size_t>(unit), static_cast<size_t>(size)));
-    if (!data) throw std::bad_alloc();
-#if defined(__linux__)
-    if (huge) madvise(data, static_cast<size_t>(size), MADV_HUGEPAGE);
-#endif
-    capacity = size;
-    return data;
-  }
-};
-thread_local Arena arena;
+double now() {
+  const auto t = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration<double>(t).count();
+}
+
+bool same_shape(const View& a, const View& b) {
+  return a.rank == b.rank && std::equal(a.shape, a.shape + a.rank, b.shape);
+}
 
 }  // namespace
 
@@ -47,18 +29,92 @@ Workspace workspace_for(const Scratch& need) {
   const int64_t shared = aligned_bytes(need.shared_bytes), each = aligned_bytes(need.thread_bytes);
   const int64_t total = shared + each * num_threads();
   if (total == 0) return {};
-  char* data = arena.reserve(total);
+  char* data = scratch_memory.reserve(total);
   return {data, data + shared, each};
 }
 
-void Program::locate(const View& v, size_t offset, bool written) {
-  const char* p = static_cast<const char*>(v.data);
+Program* recording() { return recording_program; }
+void set_recording(Program* p) { recording_program = p; }
+
+// ---- recording ---------------------------------------------------------------------------------
+
+void Program::add_use(const View& v, size_t offset, const ArraySpec& spec) {
+  const auto [first, last] = extent(v);
+  char* data = const_cast<char*>(first);
+  Use use{offset, int(calls_.size()), spec.role, spec.optional, {data, last - first}, 0};
+  use.shift = static_cast<const char*>(v.data) - first;
   for (size_t i = 0; i < slots_.size(); ++i) {
-    const char* first = static_cast<const char*>(slots_[i].data);
-    if (p < first || p >= first + slots_[i].bytes()) continue;
-    uses_.push_back({offset, static_cast<int>(i), p - first});
-    if (written) written_[i] = true;
+    const MemoryBlock slot{static_cast<char*>(slots_[i].data), slots_[i].bytes()};
+    if (use.memory.bytes == 0 || !slot.holds(data, use.memory.bytes)) continue;
+    use.home = Home::slot, use.index = int(i);
+    use.delta = static_cast<const char*>(v.data) - slot.data;
+    written_.resize(slots_.size());
+    if (spec.role != Role::in) written_[i] = true;
   }
+  uses_.push_back(use);
+  if (spec.role == Role::in || use.memory.bytes == 0) return;
+  for (const Saved& s : undo_)
+    if (s.at == data && int64_t(s.bytes.size()) >= use.memory.bytes) return;
+  undo_.push_back({data, {data, data + use.memory.bytes}});
+}
+
+void Program::undo() {
+  for (auto s = undo_.rbegin(); s != undo_.rend(); ++s)
+    std::memcpy(s->at, s->bytes.data(), s->bytes.size());
+  undo_.clear();
+}
+
+std::vector<MemoryBlock> Program::fixed_memory() const {
+  std::vector<MemoryBlock> blocks;
+  for (const Use& u : uses_)
+    if (u.home == Home::fixed && u.memory.bytes > 0) blocks.push_back(u.memory);
+  for (const Use& r : result_uses_)
+    if (r.home == Home::fixed && r.memory.bytes > 0) blocks.push_back(r.memory);
+  return blocks;
+}
+
+std::vector<Program::Written> Program::written() const {
+  std::vector<Written> list;
+  for (const Use& u : uses_) {
+    if (u.home != Home::fixed || u.role == Role::in || u.memory.bytes == 0) continue;
+    const auto same = [&](const Written& w) {
+      return w.memory.data == u.memory.data && w.memory.bytes == u.memory.bytes;
+    };
+    const Call& call = calls_[u.call];
+    if (std::none_of(list.begin(), list.end(), same))
+      list.push_back({u.memory, std::string(call.entry->name) + " at " + call.where});
+  }
+  return list;
+}
+
+// ---- replay ------------------------------------------------------------------------------------
+
+Program::Lease::Lease(Program& p) : p_(p), lock_(p.running_, std::defer_lock) {
+  if (!p.pure_)
+    lock_.lock();
+  else if (!lock_.try_lock())
+    spare_ = p.take_spare();
+}
+
+Program::Lease::~Lease() {
+  if (!spare_) return;
+  std::lock_guard<std::mutex> guard(p_.spares_lock_);
+  p_.spares_.push_back(std::move(spare_));
+}
+
+std::unique_ptr<Program::Instance> Program::take_spare() {
+  {
+    std::lock_guard<std::mutex> guard(spares_lock_);
+    if (!spares_.empty()) {
+      auto spare = std::move(spares_.back());
+      spares_.pop_back();
+      return spare;
+    }
+  }
+  auto spare = std::make_unique<Instance>();
+  spare->ops = main_.ops;
+  prepare(*spare);
+  return spare;
 }
 
 void Program::check_inputs(const std::vector<View>& inputs) const {
@@ -68,9 +124,8 @@ void Program::check_inputs(const std::vector<View>& inputs) const {
   for (size_t i = 0; i < inputs.size(); ++i) {
     const View &want = slots_[i], &got = inputs[i];
     const bool same_dtype = want.dtype == got.dtype;
-    if (same_dtype && want.rank == got.rank &&
-        std::memcmp(want.shape, got.shape, sizeof(int64_t) * want.rank) == 0) {
-      if (written_[i] && got.readonly)
+    if (same_dtype && same_shape(want, got)) {
+      if (writes_slot(i) && got.readonly)
         throw std::invalid_argument("program: input " + std::to_string(i) +
                                     " is written by the program and must be writeable, got a "
                                     "read-only " +
@@ -84,31 +139,102 @@ void Program::check_inputs(const std::vector<View>& inputs) const {
   }
 }
 
-void Program::bind(const std::vector<View>& inputs) {
+/// Points the instance's ops at its own temporaries; the rest is bound before each run.
+void Program::prepare(Instance& instance) const {
+  std::vector<Lifetime> blocks = temporaries_;
+  int64_t total = 0;
+  for (const Lifetime& b : blocks) total = std::max(total, b.offset + aligned_bytes(b.bytes));
+  const char* base = instance.memory.reserve(std::max<int64_t>(total, 1));
+  for (const Use& u : uses_)
+    if (u.home == Home::temporary) instance.bind(u, base + temporaries_[u.index].offset);
+}
+
+void Program::bind(Instance& instance, const std::vector<View>& inputs,
+                   const std::vector<void*>& outputs) const {
   for (const Use& u : uses_) {
-    void* p = static_cast<char*>(inputs[u.slot].data) + u.delta;
-    std::memcpy(at(u.offset), &p, sizeof p);
+    if (u.home == Home::slot) instance.bind(u, inputs[u.index].data);
+    if (u.home == Home::result) instance.bind(u, outputs[u.index]);
   }
 }
 
-void Program::run(const std::vector<View>& inputs) {
-  std::lock_guard<std::mutex> lock(running_);
-  check_inputs(inputs);
+void Program::execute(Instance& instance) {
   const Workspace ws = workspace_for(scratch_);
-  bind(inputs);
   for (const Call& c : calls_)
-    if (c.entry->validate) c.entry->validate(at(c.offset));
+    if (c.entry->validate) c.entry->validate(instance.at(c.offset));
+  if (&instance == &main_ && ++runs_ % kTimedEvery == 2) return execute_timed(instance, ws);
   const Backend& b = backend();
-  for (const Call& c : calls_) c.entry->run(b, at(c.offset), ws);
+  for (const Call& c : calls_) c.entry->run(b, instance.at(c.offset), ws);
 }
+
+void Program::execute_timed(Instance& instance, const Workspace& ws) {
+  const Backend& b = backend();
+  double start = now();
+  for (Call& c : calls_) {
+    c.entry->run(b, instance.at(c.offset), ws);
+    const double stop = now();
+    c.seconds += stop - start, ++c.timed;
+    start = stop;
+  }
+}
+
+const char* Program::location(const Instance& instance, const Use& u) const {
+  if (u.home == Home::temporary)
+    return instance.memory.data() + temporaries_[u.index].offset + u.delta;
+  return u.memory.data + u.shift;
+}
+
+void Program::copy_results(const Instance& instance, const std::vector<View>& inputs,
+                           const std::vector<void*>& outputs) const {
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const Use& u = result_uses_[i];
+    if (u.home == Home::result || results_[i].bytes() == 0) continue;
+    const char* from = u.home == Home::slot
+                           ? static_cast<const char*>(inputs[u.index].data) + u.delta
+                           : location(instance, u);
+    std::memcpy(outputs[i], from, size_t(results_[i].bytes()));
+  }
+}
+
+void Program::run(const std::vector<View>& inputs, const std::vector<void*>& outputs) {
+  check_inputs(inputs);
+  Lease lease(*this);
+  bind(lease.instance(), inputs, outputs);
+  execute(lease.instance());
+  copy_results(lease.instance(), inputs, outputs);
+}
+
+// ---- listing -----------------------------------------------------------------------------------
 
 std::vector<Program::CallInfo> Program::calls() const {
   std::vector<CallInfo> list;
-  for (const Call& c : calls_) list.push_back(c.entry->info(at(c.offset)));
+  for (const Call& c : calls_) {
+    list.push_back(c.entry->info(main_.at(c.offset)));
+    list.back().where = c.where;
+    list.back().timed = c.timed;
+    list.back().seconds = c.timed ? c.seconds / double(c.timed) : 0;
+  }
   return list;
 }
 
-Program* recording() { return recording_program; }
-void set_recording(Program* p) { recording_program = p; }
+Program::Memory Program::memory() const {
+  Memory m{};
+  for (const Lifetime& b : temporaries_) {
+    m.temporaries = std::max(m.temporaries, b.offset + aligned_bytes(b.bytes));
+    m.without_reuse += aligned_bytes(b.bytes);
+  }
+  std::vector<MemoryBlock> fixed = fixed_memory();
+  std::sort(fixed.begin(), fixed.end(), [](auto& a, auto& b) { return a.data < b.data; });
+  const char* end = nullptr;  // blocks may overlap: a parameter and the arena it lies in
+  for (const MemoryBlock& b : fixed) {
+    const char* last = b.data + b.bytes;
+    const char* from = end && b.data < end ? end : b.data;
+    if (last > from) m.fixed += last - from, end = last;
+  }
+  for (const View& v : slots_) m.slots += v.bytes();
+  for (const View& v : results_) m.results += v.bytes();
+  m.scratch =
+      aligned_bytes(scratch_.shared_bytes) + aligned_bytes(scratch_.thread_bytes) * num_threads();
+  return m;
+}
 
 }  // namespace fastdl

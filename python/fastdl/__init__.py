@@ -12,7 +12,7 @@ from typing import Any
 from fastdl import nn, ops, optim
 from fastdl.capture import CapturedStep, capture
 from fastdl.config import backends, get_num_threads, set_num_threads, show_config, use_backend
-from fastdl.errors import CaptureError
+from fastdl.errors import CaptureError, Interrupted
 from fastdl.random import Generator, manual_seed
 from fastdl.tape import is_grad_enabled, no_grad
 from fastdl.tensor import Tensor, tensor
@@ -25,6 +25,7 @@ __all__ = [
     "CaptureError",
     "CapturedStep",
     "Generator",
+    "Interrupted",
     "Tensor",
     "__version__",
     "backends",

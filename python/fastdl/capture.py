@@ -10,52 +10,91 @@ guard of the program, and another state records another program.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, contiguous, copy
-from fastdl.tape import Recorder, layout, mode
-from fastdl.tensor import Tensor, wrap
+from fastdl._array import Array, contiguous
+from fastdl._checked_replay import checked_replay
+from fastdl._listing import listing
+from fastdl._recording import Recording, as_tensor, rebuilt
+from fastdl._run import RunOptions, RunState, run_steps
+from fastdl.tape import layout, mode
+from fastdl.tensor import Tensor
 
 _R = TypeVar("_R")
 
-_MAX_PROGRAMS = 64
+_CHECKED_CALLS = 3
 
 
 class CapturedStep(Generic[_R]):
     """A function that is recorded on its first call and replayed natively on later ones.
 
-    Made by `capture`.  ``print(step)`` lists the recorded kernels.
+    Made by `capture`.  ``print(step)`` is a table of the recorded kernels: bytes, flop, and how
+    long they took (every 32nd replay is timed).  Calls from several threads take turns, except for
+    programs that change nothing but their result.
     """
 
-    def __init__(self, fn: Callable[..., _R]) -> None:
+    def __init__(self, fn: Callable[..., _R], check: bool = False, max_shapes: int = 64) -> None:
         functools.update_wrapper(self, fn)
         self._fn = fn
-        self._recordings: dict[Any, list[_Recording]] = {}
+        self._checks = _CHECKED_CALLS if check else 0
+        self._max_shapes = max_shapes
+        self._recordings: dict[Any, list[Recording]] = {}
         self._layout = layout.version
+        self._recording_lock = threading.RLock()
+        self._last: Recording | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> _R:
         """Call the function: replay it if it was recorded for such arguments, else record it."""
+        last = self._last
+        if last is not None and not kwargs:
+            output = last.replay(*args)
+            if output is not NotImplemented:
+                result: _R = last.result_of(output)
+                return result
         if mode.recorder is not None:
-            return self._fn(*_rebuilt(args, _as_tensor), **_rebuilt(kwargs, _as_tensor))
+            return self._fn(*rebuilt(args, as_tensor), **rebuilt(kwargs, as_tensor))
         arrays: list[Array] = []
-        key = mode.enabled, _flatten(args, arrays), _flatten(kwargs, arrays) if kwargs else None
+        key = _flatten(args, arrays), _flatten(kwargs, arrays) if kwargs else None
+        return self._call(key, args, kwargs, arrays)
+
+    def _call(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> _R:
+        recording = self.find(key)
+        if recording is None:
+            with self._recording_lock:  # another thread may have been recording just this
+                recording = self.find(key)
+                if recording is None:
+                    return self._record(key, args, kwargs, arrays)
+        if recording.checks:
+            recording.checks -= 1
+            checked: _R = checked_replay(recording, self._fn, args, kwargs, arrays)
+            return checked
+        output = recording.replay(*arrays)
+        if output is NotImplemented:  # the state was changed by another thread
+            return self._call(key, args, kwargs, arrays)
+        if not kwargs and all(isinstance(a, np.ndarray | Tensor) for a in args):
+            self._last = recording
+        result: _R = recording.result_of(output)
+        return result
+
+    def find(self, key: Any) -> Recording | None:
+        """Return the recording for such arguments in the present state, if there is one."""
         if self._layout != layout.version:
             self._recordings.clear()
             self._layout = layout.version
         for recording in self._recordings.get(key, ()):
             if recording.holds():
-                result: _R = recording.replay(arrays)
-                return result
-        return self._record(key, args, kwargs, arrays)
+                return recording
+        return None
 
     def _record(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> _R:
-        recording = _Recording([np.array(a, order="C") for a in arrays])
+        recording = Recording(arrays, self._checks)
         result: _R = recording.record(self._fn, args, kwargs)
-        if sum(map(len, self._recordings.values())) >= _MAX_PROGRAMS:
+        if sum(map(len, self._recordings.values())) >= self._max_shapes:
             self._drop_oldest()
         self._recordings.setdefault(key, []).append(recording)
         return result
@@ -66,19 +105,101 @@ class CapturedStep(Generic[_R]):
         if not self._recordings[key]:
             del self._recordings[key]
 
+    def run(
+        self,
+        *arrays: Any,
+        batch_size: int,
+        epochs: int | None = None,
+        steps: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        rng: Any = None,
+        scale: float | None = None,
+        schedules: Iterable[tuple[Any, Any]] = (),
+        callback: Callable[[int, Any], Any] | None = None,
+        every: int | None = None,
+        resume: RunState | None = None,
+    ) -> Any:
+        """Call the function on batches of rows, many steps in one native call.
+
+        The same bits as a Python loop over the batches.  Python code runs only between epochs and
+        for ``callback``; the interpreter lock is released meanwhile.
+
+        Parameters
+        ----------
+        *arrays : (N, ...) arrays
+            One for each argument of the function; step t gets ``batch_size`` rows of each.
+        batch_size : int
+        epochs, steps : int
+            How long: passes over all rows (default 1), or a number of steps.
+        shuffle : bool
+            Draw a new order of the rows for every epoch.
+        drop_last : bool
+            Leave out the smaller batch at the end of an epoch.
+        rng : fastdl.Generator or numpy.random.Generator, optional
+            Draws the orders; default: the default generator.
+        scale : float, optional
+            uint8 arrays are handed over as float32, times this number (1/255 for images).
+        schedules : pairs (group, values)
+            Learning rates for an entry of an optimizer's ``param_groups``, one for each step of
+            this run.
+        callback : callable, optional
+            ``callback(n, results)`` after every ``every`` steps (default: every epoch): the steps
+            done so far, and the results of those since the last call.  False ends the run.
+        every : int, optional
+        resume : RunState, optional
+            Continue an interrupted run; the other arguments must be what they were.
+
+        Returns
+        -------
+        losses : what the function returns, stacked: (steps, ...) arrays
+            Results whose shape differs between steps (that of a smaller last batch) are lists.
+
+        Raises
+        ------
+        fastdl.Interrupted
+            On Ctrl-C, within a step; a KeyboardInterrupt with the results so far in ``.results``
+            and the place to go on in ``.resume``.  The model is as after the last whole step.
+        ValueError, TypeError
+            If an argument does not fit; nothing has been done then.
+        """
+        options = RunOptions(
+            batch_size, epochs, steps, shuffle, drop_last, rng, scale, schedules, callback, every
+        )
+        return run_steps(self, arrays, options, resume)
+
     def programs(self) -> list[_core.Program]:
         """Return the recorded programs, oldest first."""
         return [r.program for found in self._recordings.values() for r in found]
+
+    def memory(self) -> list[dict[str, int]]:
+        """Return the memory of each program in bytes.
+
+        ``temporaries`` is the peak of the block they share, ``without_reuse`` what they would take
+        side by side, ``fixed`` parameters, gradients, optimizer state and whatever else belongs to
+        others, ``inputs`` and ``results`` the user's arrays, ``scratch`` of the kernels.
+        """
+        return [program.memory() for program in self.programs()]
 
     def __repr__(self) -> str:
         name = getattr(self._fn, "__qualname__", repr(self._fn))
         return f"<captured {name}, {len(self.programs())} recorded>"
 
     def __str__(self) -> str:
-        return "\n".join([repr(self), *map(_listing, self.programs())])
+        return "\n".join([repr(self), *map(listing, self.programs())])
 
 
-def capture(fn: Callable[..., _R]) -> CapturedStep[_R]:
+@overload
+def capture(
+    fn: Callable[..., _R], *, check: bool = False, max_shapes: int = 64
+) -> CapturedStep[_R]: ...
+@overload
+def capture(
+    fn: None = None, *, check: bool = False, max_shapes: int = 64
+) -> Callable[[Callable[..., _R]], CapturedStep[_R]]: ...
+def capture(
+    fn: Callable[..., _R] | None = None, *, check: bool = False, max_shapes: int = 64
+) -> CapturedStep[_R] | Callable[[Callable[..., _R]], CapturedStep[_R]]:
     """Return a function like ``fn`` that replays its kernels as one native call.
 
     Parameters
@@ -86,20 +207,28 @@ def capture(fn: Callable[..., _R]) -> CapturedStep[_R]:
     fn : callable
         Takes ndarrays, Tensors, tuples, lists and dicts of them, and plain hashable values; inside,
         arrays are Tensors.  Typically a whole training step: zero_grad, forward, backward, step.
+        Without it, a decorator is returned.
+    check : bool
+        Run the first three replays of every program beside the plain function and compare results,
+        parameters and all other state bit for bit; a difference is a CaptureError.
+    max_shapes : int
+        So many programs are kept, for different shapes, dtypes, plain arguments and modes; then the
+        oldest is dropped.
 
     Returns
     -------
     step : CapturedStep
-        Called like ``fn``; Tensors and arrays in the result are copies, off the tape.  A call with
+        Called like ``fn``; Tensors and arrays in the result are new, off the tape.  A call with
         other shapes, dtypes, plain values or modes records another program.
 
     Raises
     ------
     CaptureError
-        At the first call, if ``fn`` reads a value, branches on one, or changes options or seeds: a
-        recording could not repeat that.  The text names the line.
+        At the first call, if ``fn`` reads a value, branches on one, uses an array that NumPy made
+        inside, or changes options or seeds: a recording could not repeat that.  The text names the
+        line.  After any error in a recording everything is as it was before.
     ValueError
-        If an argument requires a gradient.
+        If an argument requires a gradient, or max_shapes is less than 1.
 
     Notes
     -----
@@ -116,58 +245,16 @@ def capture(fn: Callable[..., _R]) -> CapturedStep[_R]:
     ...     optimizer.step()
     ...     return loss
     """
-    return CapturedStep(fn)
+    if max_shapes < 1:
+        raise ValueError(f"capture: max_shapes must be at least 1, got {max_shapes}")
+    if fn is None:
+        return functools.partial(CapturedStep, check=check, max_shapes=max_shapes)
+    return CapturedStep(fn, check, max_shapes)
 
 
-class _Recording:
-    """One program with its guards, the state it leaves, and its result."""
-
-    def __init__(self, inputs: list[Array]) -> None:
-        self._inputs = inputs
-        self.program = _core.Program(inputs)
-        self._guards: list[tuple[Any, str, Any]] = []
-        self._finals: list[tuple[Any, str, Any]] = []
-        self._result: Any = None
-
-    def record(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Run ``fn`` on the private inputs and keep what it did."""
-        recorder = Recorder()
-        mode.recorder = recorder
-        try:
-            inputs = iter(self._inputs)
-            wrap = functools.partial(_next_tensor, inputs)
-            args, kwargs = _rebuilt(args, wrap), _rebuilt(kwargs, wrap)
-            self.program.begin()
-            try:
-                self._result = _rebuilt(fn(*args, **kwargs), self._result_buffer)
-            finally:
-                self.program.end()
-        finally:
-            mode.recorder = None
-        self._guards = recorder.guards
-        self._finals = recorder.finals()
-        return _rebuilt(self._result, _copied)
-
-    def _result_buffer(self, x: Tensor | Array) -> Tensor | Array:
-        """Return memory of the program that holds the result after every replay."""
-        array = x._array if isinstance(x, Tensor) else x
-        if any(np.may_share_memory(array, a) for a in self._inputs):
-            array = copy(array)
-        return Tensor(array) if isinstance(x, Tensor) else array
-
-    def holds(self) -> bool:
-        """Return whether the Python-side state is the one this was recorded in."""
-        for obj, name, value in self._guards:  # noqa: SIM110  (faster than all())
-            if getattr(obj, name) is not value:
-                return False
-        return True
-
-    def replay(self, arrays: list[Array]) -> Any:
-        """Run the program on other inputs."""
-        self.program.run(arrays)
-        for obj, name, value in self._finals:
-            setattr(obj, name, value)
-        return _rebuilt(self._result, _copied)
+def key_of(args: tuple[Any, ...], arrays: list[Array]) -> Any:
+    """Append the arrays in positional arguments to ``arrays``; return what selects a program."""
+    return _flatten(args, arrays), None
 
 
 def _flatten(x: Any, arrays: list[Array]) -> Any:
@@ -194,38 +281,3 @@ def _flatten(x: Any, arrays: list[Array]) -> Any:
             f"{type(x).__name__}"
         ) from None
     return type(x), x
-
-
-def _rebuilt(x: Any, change: Callable[[Any], Any]) -> Any:
-    """Return ``x`` with every Tensor and array in it changed."""
-    if isinstance(x, Tensor | np.ndarray):
-        return change(x)
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*[_rebuilt(value, change) for value in x])
-    if isinstance(x, tuple | list):
-        return type(x)([_rebuilt(value, change) for value in x])
-    if isinstance(x, dict):
-        return {name: _rebuilt(value, change) for name, value in x.items()}
-    return x
-
-
-def _as_tensor(x: Tensor | Array) -> Tensor:
-    return x if isinstance(x, Tensor) else Tensor(x)
-
-
-def _next_tensor(inputs: Any, _: Any) -> Tensor:
-    return Tensor(next(inputs))
-
-
-def _copied(x: Tensor | Array) -> Tensor | Array:
-    return wrap(x._array.copy()) if isinstance(x, Tensor) else x.copy()
-
-
-def _listing(program: _core.Program) -> str:
-    calls = program.calls()
-    lines = [
-        f"{i:4}  {c['name']:24} {c['bytes']:>12,} B {c['flops']:>14,.0f} flop  {c['args']}"
-        for i, c in enumerate(calls)
-    ]
-    total = f"{sum(c['bytes'] for c in calls):,} B, {sum(c['flops'] for c in calls):,.0f} flop"
-    return "\n".join([f"program of {len(calls)} kernels: {total}", *lines])

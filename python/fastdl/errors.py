@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,22 @@ class CaptureError(RuntimeError):
 
     The text names the file and line, and what to do instead.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C stopped `CapturedStep.run` between two steps.
+
+    Attributes
+    ----------
+    results
+        What the run had returned so far.
+    resume
+        Pass it as ``run(..., resume=...)`` to go on, bit for bit.
+    """
+
+    def __init__(self, text: str, results: Any, resume: Any) -> None:
+        super().__init__(text)
+        self.results, self.resume = results, resume
 
 
 def user_line() -> str:

@@ -37,20 +37,25 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, str], Any] = {}
+        self._seen: dict[tuple[int, str], tuple[Any, Any]] = {}
         self._local: dict[int, Any] = {}
         self.guards: list[tuple[Any, str, Any]] = []
+        self.constants: list[Array] = []
 
     def created(self, obj: Any) -> None:
         """Note that ``obj`` is made inside the step, so its state is no state from outside."""
         self._local[id(obj)] = obj
 
+    def forget_local(self) -> None:
+        """Let go of what was made inside the step."""
+        self._local.clear()
+
     def write(self, obj: Any, name: str) -> bool:
-        """Note that ``obj.name`` is set; return whether it had not been touched before."""
+        """Note that ``obj.name`` is about to be set; return whether it had not been touched."""
         key = (id(obj), name)
         if id(obj) in self._local or key in self._seen:
             return False
-        self._seen[key] = obj
+        self._seen[key] = obj, getattr(obj, name)
         return True
 
     def read(self, obj: Any, name: str) -> None:
@@ -60,7 +65,12 @@ class Recorder:
 
     def finals(self) -> list[tuple[Any, str, Any]]:
         """Return the state as it is now, for everything that was touched."""
-        return [(obj, name, getattr(obj, name)) for (_, name), obj in self._seen.items()]
+        return [(obj, name, getattr(obj, name)) for (_, name), (obj, _) in self._seen.items()]
+
+    def undo(self) -> None:
+        """Set everything that was touched back to what it was."""
+        for (_, name), (obj, value) in self._seen.items():
+            setattr(obj, name, value)
 
 
 class _Mode(threading.local):
@@ -75,6 +85,13 @@ class _Layout:
 mode = _Mode()
 layout = _Layout()
 _next_seq = itertools.count().__next__
+
+
+def constant(array: Array) -> Array:
+    """Return ``array``, whose values a recorded step may take for constant."""
+    if mode.recorder is not None:
+        mode.recorder.constants.append(array)
+    return array
 
 
 def layout_changed() -> None:

@@ -190,7 +190,7 @@ class Tensor:
                 "backward: grad must be given for a tensor of more than one element, got none for "
                 f"{describe(self._array)}"
             )
-        return np.ones(self._array.shape, self._array.dtype)
+        return tape.constant(np.ones(self._array.shape, self._array.dtype))
 
     def _read(self, how: str) -> Array:
         if mode.recorder is not None:
@@ -270,7 +270,7 @@ def tensor(data: Any, dtype: npt.DTypeLike | None = None, requires_grad: bool = 
     array = np.array(data, dtype=dtype)
     if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
         array = array.astype(np.float32)
-    return Tensor(array, requires_grad)
+    return Tensor(tape.constant(array), requires_grad)
 
 
 new_tensor: Callable[[type[Tensor]], Tensor] = object.__new__

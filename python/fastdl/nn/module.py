@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastdl._array import Array
 from fastdl.nn._state import Entry, apply_state, check_state
 from fastdl.nn.parameter import Parameter
-from fastdl.tape import layout_changed, mode, no_grad
+from fastdl.tape import constant, layout_changed, mode, no_grad
 from fastdl.tensor import ArrayLike, Tensor
 
 _M = TypeVar("_M", bound="Module")
@@ -255,7 +255,7 @@ class Module:
             If False, gradients become zeros instead of None.
         """
         for p in self.parameters():
-            p.grad = None if set_to_none else np.zeros(p.shape, p.dtype)
+            p.grad = None if set_to_none else constant(np.zeros(p.shape, p.dtype))
 
     def requires_grad_(self: _M, requires_grad: bool = True) -> _M:
         """Freeze (False) or unfreeze all parameters; return the module."""

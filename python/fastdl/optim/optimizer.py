@@ -17,7 +17,7 @@ from fastdl.errors import capture_error
 from fastdl.optim.arena import runs_of, settle
 from fastdl.optim.group import ParamGroup
 from fastdl.optim.run import Run
-from fastdl.tape import layout, mode
+from fastdl.tape import constant, layout, mode
 from fastdl.tensor import Tensor
 
 
@@ -106,7 +106,7 @@ class Optimizer:
         if not set_to_none or mode.recorder is not None:
             for group in self.param_groups:
                 for p in group.params:
-                    p.grad = None if set_to_none else np.zeros(p.shape, p.dtype)
+                    p.grad = None if set_to_none else constant(np.zeros(p.shape, p.dtype))
             return
         for run in self._runs:
             for p in run.params:

@@ -16,9 +16,9 @@ import numpy as np
 import fastdl
 from fastdl._extras import need
 from fastdl._files import check_target, write_atomically
+from fastdl._interrupt import deferred
 from fastdl.train.data import Dataset, Rows, load_data
 from fastdl.train.history import History, check_plot
-from fastdl.train.interrupt import deferred
 from fastdl.train.metrics import Array
 from fastdl.train.model_file import TrainedModel, load_model, softmax
 from fastdl.train.recipe import Run, Settings, settings_of

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastdl import io, nn, optim
 from fastdl._files import PathLike
+from fastdl._interrupt import Interrupt, deferred
 from fastdl.capture import capture as record_and_replay
 from fastdl.random import Generator, default_generator
 from fastdl.tensor import Tensor
@@ -22,7 +23,6 @@ from fastdl.train import checks, state
 from fastdl.train.callbacks import Callback, ProgressBar, as_callback
 from fastdl.train.evaluation import EVAL_ROWS, Judge
 from fastdl.train.history import History
-from fastdl.train.interrupt import Interrupt, deferred
 from fastdl.train.metrics import Array, Metric
 from fastdl.train.plan import EpochFunction, Options, Plan, Validation, batches, make_plan
 

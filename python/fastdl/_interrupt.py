@@ -8,12 +8,22 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+import numpy as np
+
 
 class Interrupt:
-    """Remembers that Ctrl-C was pressed; `check` raises it where it does no harm."""
+    """Remembers that Ctrl-C was pressed; `check` raises it where it does no harm.
+
+    ``flag`` holds the same as an array, for native code to look at.
+    """
 
     def __init__(self) -> None:
-        self.pressed = False
+        self.flag = np.zeros(1, np.uint8)
+
+    @property
+    def pressed(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return bool(self.flag[0])
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C was pressed."""
@@ -23,7 +33,7 @@ class Interrupt:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.pressed:  # the second press does not wait
             signal.default_int_handler(number, frame)
-        self.pressed = True
+        self.flag[0] = 1
 
 
 @contextlib.contextmanager
