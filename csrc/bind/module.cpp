@@ -95,6 +95,7 @@ PYBIND11_MODULE(_core, m) {
   });
   bind_ops(m);
   bind_program(m);
+  bind_replay(m);
   m.def("op_names", [] { return py::list(signatures().attr("keys")()); });
   m.def("signatures", &signatures);
   m.def("backend", [] { return backend().name; });

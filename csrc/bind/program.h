@@ -72,20 +72,20 @@ class PyProgram {
 
   py::list run(const py::sequence& inputs) {
     refuse_recording("run");
-    const std::vector<View> bound = views("Program.run", inputs);
+    std::vector<View> bound = views("Program.run", inputs);
     py::list results;
     std::vector<void*> outputs;
     new_results(nullptr, &results, &outputs);
-    py::gil_scoped_release release;
-    program_.run(bound, outputs);
+    {
+      py::gil_scoped_release release;
+      program_.run(std::move(bound), std::move(outputs));
+    }
     return results;
   }
 
-  /// Runs `count` steps on rows of `sources`; returns the number done, the results, stacked, and
-  /// the exception of a signal handler that ended them early, or None.
-  py::tuple run_steps(const py::sequence& sources, const std::vector<double>& scales,
-                      const py::object& order, int64_t first, int64_t count,
-                      const py::list& schedules, const py::array_t<uint8_t>& stop) {
+  Program::Steps read_steps(const py::sequence& sources, const std::vector<double>& scales,
+                            const py::object& order, int64_t first, int64_t count,
+                            const py::list& schedules) const {
     refuse_recording("run_steps");
     Program::Steps s;
     s.sources = views("Program.run_steps", sources);
@@ -94,6 +94,15 @@ class PyProgram {
       throw std::invalid_argument("Program.run_steps: scales must be one for each source");
     if (!order.is_none()) s.order = read_order(order, count);
     for (const auto& item : schedules) s.schedules.push_back(read_schedule(item, count));
+    return s;
+  }
+
+  /// Runs `count` steps on rows of `sources`; returns the number done, the results, stacked, and
+  /// the exception of a signal handler that ended them early, or None.
+  py::tuple run_steps(const py::sequence& sources, const std::vector<double>& scales,
+                      const py::object& order, int64_t first, int64_t count,
+                      const py::list& schedules, const py::array_t<uint8_t>& stop) {
+    Program::Steps s = read_steps(sources, scales, order, first, count, schedules);
     py::list results;
     new_results(&count, &results, &s.outputs);
     Signals signals{stop.data(), std::chrono::steady_clock::now()};
@@ -300,5 +309,6 @@ class PyProgram {
 };
 
 void bind_program(py::module_& m);
+void bind_replay(py::module_& m);
 
 }  // namespace fastdl

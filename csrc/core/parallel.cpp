@@ -22,6 +22,9 @@ std::atomic<int64_t> thread_work{160 * 1024};
 // Workers spin about 20 us for the next call, then sleep until they are notified.
 constexpr int kSpins = 500;
 
+/// Whether this thread is working on a chunk of a job: what it calls runs on this thread alone.
+thread_local bool inside_job = false;
+
 inline void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -73,8 +76,10 @@ class Pool {
     return 0;
   }
   void work(int worker) {
+    inside_job = true;
     for (int64_t c; (c = next_.fetch_add(1, std::memory_order_relaxed)) < chunks_;)
       body_(context_, c, worker);
+    inside_job = false;
   }
 
   void loop(uint32_t seen) {
@@ -140,6 +145,8 @@ std::atomic<int>& threads() {
 
 int num_threads() { return threads().load(std::memory_order_relaxed); }
 
+int team_limit() { return inside_job ? 1 : num_threads(); }
+
 void set_num_threads(int64_t n) {
   if (n < 1 || n > kMaxThreads)
     throw std::invalid_argument("set_num_threads: n must be in 1.." + std::to_string(kMaxThreads) +
@@ -151,7 +158,7 @@ int64_t work_per_thread() { return thread_work.load(std::memory_order_relaxed); 
 
 int64_t threads_for(int64_t work) {
   const int64_t worth = work / work_per_thread();
-  return std::clamp<int64_t>(worth, 1, num_threads());
+  return std::clamp<int64_t>(worth, 1, team_limit());
 }
 
 void set_work_per_thread(int64_t n_bytes) {

@@ -5,6 +5,8 @@
 namespace fastdl {
 
 int num_threads();
+/// Threads that a call made here may use: one inside a chunk that several threads share out.
+int team_limit();
 /// Throws std::invalid_argument unless 1 <= n <= kMaxThreads.
 void set_num_threads(int64_t n);
 constexpr int kMaxThreads = 256;

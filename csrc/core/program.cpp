@@ -27,7 +27,7 @@ bool same_shape(const View& a, const View& b) {
 
 Workspace workspace_for(const Scratch& need) {
   const int64_t shared = aligned_bytes(need.shared_bytes), each = aligned_bytes(need.thread_bytes);
-  const int64_t total = shared + each * num_threads();
+  const int64_t total = shared + each * team_limit();
   if (total == 0) return {};
   char* data = scratch_memory.reserve(total);
   return {data, data + shared, each};
@@ -157,10 +157,13 @@ void Program::bind(Instance& instance, const std::vector<View>& inputs,
   }
 }
 
-void Program::execute(Instance& instance) {
-  const Workspace ws = workspace_for(scratch_);
+void Program::validate(Instance& instance) const {
   for (const Call& c : calls_)
     if (c.entry->validate) c.entry->validate(instance.at(c.offset));
+}
+
+void Program::execute(Instance& instance) {
+  const Workspace ws = workspace_for(scratch_);
   if (&instance == &main_ && ++runs_ % kTimedEvery == 2) return execute_timed(instance, ws);
   const Backend& b = backend();
   for (const Call& c : calls_) c.entry->run(b, instance.at(c.offset), ws);
@@ -195,12 +198,25 @@ void Program::copy_results(const Instance& instance, const std::vector<View>& in
   }
 }
 
-void Program::run(const std::vector<View>& inputs, const std::vector<void*>& outputs) {
-  check_inputs(inputs);
-  Lease lease(*this);
-  bind(lease.instance(), inputs, outputs);
-  execute(lease.instance());
-  copy_results(lease.instance(), inputs, outputs);
+Program::Run::Run(Program& p, std::vector<View> inputs, std::vector<void*> outputs)
+    : p_(p), inputs_(std::move(inputs)), outputs_(std::move(outputs)), lease_(p) {
+  p_.check_inputs(inputs_);
+  p_.bind(lease_.instance(), inputs_, outputs_);
+  p_.validate(lease_.instance());
+}
+
+void Program::Run::go() {
+  p_.execute(lease_.instance());
+  p_.copy_results(lease_.instance(), inputs_, outputs_);
+}
+
+double Program::work() const {
+  double bytes = 0;
+  for (const Call& c : calls_) {
+    const CallInfo info = c.entry->info(main_.at(c.offset));
+    bytes += double(info.bytes) + info.flops / 4;
+  }
+  return bytes;
 }
 
 // ---- listing -----------------------------------------------------------------------------------

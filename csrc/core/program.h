@@ -64,9 +64,12 @@ class Program {
 
   // ---- replay -----------------------------------------------------------------------------------
 
+  class Run;
   /// Binds the slots to `inputs` and runs every call; `outputs` are filled with the results.  All
   /// checks come first: a wrong count, dtype, shape or value throws and nothing has been written.
-  void run(const std::vector<View>& inputs, const std::vector<void*>& outputs = {});
+  void run(std::vector<View> inputs, std::vector<void*> outputs = {});
+  /// What a run costs, in bytes moved or equivalent (see run_chunks).
+  double work() const;
 
   /// Arrays whose rows the slots receive, and what else changes from step to step.
   struct Steps {
@@ -203,6 +206,7 @@ class Program {
   std::unique_ptr<Instance> take_spare();
   void check_inputs(const std::vector<View>& inputs) const;
   void bind(Instance& i, const std::vector<View>& inputs, const std::vector<void*>& outputs) const;
+  void validate(Instance& i) const;
   void execute(Instance& i);
   void execute_timed(Instance& i, const Workspace& ws);
   const char* location(const Instance& i, const Use& u) const;
@@ -230,6 +234,23 @@ class Program {
   std::mutex spares_lock_;
   std::vector<std::unique_ptr<Instance>> spares_;
 };
+
+/// A run in two parts: everything that can fail, then the calls.
+class Program::Run {
+ public:
+  Run(Program& p, std::vector<View> inputs, std::vector<void*> outputs);
+  void go();
+
+ private:
+  Program& p_;
+  std::vector<View> inputs_;
+  std::vector<void*> outputs_;
+  Lease lease_;
+};
+
+inline void Program::run(std::vector<View> inputs, std::vector<void*> outputs) {
+  Run(*this, std::move(inputs), std::move(outputs)).go();
+}
 
 template <class Op>
 const Program::Entry Program::entry = {

@@ -90,6 +90,7 @@ int64_t Program::run_steps(const Steps& s) {
     for (size_t i = 0; i < outputs.size(); ++i)
       outputs[i] = static_cast<char*>(s.outputs[i]) + step * results_[i].bytes();
     bind(lease.instance(), inputs, outputs);
+    validate(lease.instance());
     execute(lease.instance());
     copy_results(lease.instance(), inputs, outputs);
     if (s.go_on && !s.go_on(s.context)) return step + 1;

@@ -33,6 +33,7 @@ class Recording:
         self.inputs = [np.array(a, order="C") for a in arrays]
         self.program = _core.Program(self.inputs)
         self.replay: Callable[..., Any]
+        self.parts: tuple[Any, ...] = ()
         #: Whether a replay leaves the state that the next one needs.
         self.steady = False
         self.finals: list[tuple[Any, str, Any]] = []
@@ -68,7 +69,9 @@ class Recording:
         self._constants, self.finals = recorder.constants, finals
         self.steady = all(known.get((id(obj), name), value) is value for obj, name, value in finals)
         self._guards = guards
-        self.replay = _core.make_replay(self.program, guards, changed)
+        #: What `_core` needs to replay this.
+        self.parts = (self.program, guards, changed)
+        self.replay = _core.make_replay(*self.parts)
         return self.result(copies)
 
     def _call(

@@ -46,7 +46,8 @@ class RunState:
 class _Results:
     """What the steps returned, piece by piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
         self.form: Any = None
         self._pieces: list[list[Array]] = []
 
@@ -60,20 +61,23 @@ class _Results:
         if not self._pieces[piece:]:
             return None
         columns = zip(*self._pieces[piece:], strict=True)
-        return filled(self.form, [_joined(list(column)) for column in columns], tensors=False)
+        return filled(self.form, [_joined(list(column), self.axis) for column in columns], tensors=False)
 
     def __len__(self) -> int:
         return len(self._pieces)
 
 
-def _joined(pieces: list[Array]) -> Any:
-    if len({p.shape[1:] for p in pieces}) == 1:
-        return np.concatenate(pieces)
-    return [row for p in pieces for row in p]
+def _joined(pieces: list[Array], axis: int) -> Any:
+    if len({p.shape[axis + 1 :] for p in pieces}) == 1:
+        return np.concatenate(pieces, axis)
+    return [row for p in pieces for row in np.moveaxis(p, axis, 0)]
 
 
-class _Run:
+class Run:
     """One call of `run`."""
+
+    #: Which axis of the results counts the steps.
+    axis = 0
 
     def __init__(self, step: CapturedStep[Any], arrays: tuple[Any, ...], o: RunOptions) -> None:
         self.step, self.options = step, o
@@ -84,7 +88,7 @@ class _Run:
             self.per_epoch += 1
         self.total = _total_steps(o, self.per_epoch)
         self.schedules = _checked_schedules(o.schedules, self.total)
-        self.results = _Results()
+        self.results = _Results(self.axis)
         self.state = RunState()
         self.interrupt = Interrupt()
 
@@ -123,28 +127,29 @@ class _Run:
         """Do steps of one epoch, as many as one native call can."""
         position = self.state.done % self.per_epoch
         if position == 0:
-            self.state.order = self._draw()
+            self.state.order = self.draw()
         size = self.options.batch_size
         first = position * size
         whole = self.rows // size
         if position < whole:
             count = min(stop - self.state.done, whole - position)
-            self._steps(first, size, count)
+            self.do_steps(first, size, count)
         else:
-            self._steps(first, self.rows - first, 1)
+            self.do_steps(first, self.rows - first, 1)
 
-    def _draw(self) -> Array | None:
+    def draw(self) -> Array | None:
+        """Return the order of the rows in the next epoch."""
         if not self.options.shuffle:
             return None
         rng = self.options.rng or default_generator
         generator = rng.numpy() if isinstance(rng, Generator) else rng
         return generator.permutation(self.rows)
 
-    def _steps(self, first: int, size: int, count: int) -> None:
+    def do_steps(self, first: int, size: int, count: int) -> None:
         """Do ``count`` steps of ``size`` rows each, from position ``first`` of the order."""
         from fastdl.capture import key_of
 
-        examples = [self._example(a, size) for a in self.sources]
+        examples = [self.example(a, size) for a in self.sources]
         recording = self.step.find(key_of(tuple(examples), []))
         if recording is None or recording.checks:
             self._one(first, size)
@@ -170,25 +175,30 @@ class _Run:
         """Do one step through Python: it is recorded."""
         order = self.state.order
         rows = slice(first, first + size) if order is None else order[first : first + size]
-        batch = [self._converted(a[rows]) for a in self.sources]
+        batch = [self.converted(a[rows]) for a in self.sources]
         for target, values in self.schedules:
             target[...] = values[self.state.done]
-        result = self.step(*batch)
+        self.keep(self.step(*batch))
+
+    def keep(self, result: Any) -> None:
+        """Add the result of one step."""
         arrays: list[Array] = []
 
-        def place(x: Any) -> Any:
-            arrays.append((x._array if isinstance(x, Tensor) else x)[None])
+        def place(x: Any) -> Place:
+            array = x._array if isinstance(x, Tensor) else x
+            arrays.append(np.expand_dims(array, self.axis))
             return Place(len(arrays) - 1, False)
 
         self.results.add(rebuilt(result, place), arrays)
         self.state.done += 1
 
-    def _converted(self, a: Array) -> Array:
+    def converted(self, a: Array) -> Array:
+        """Return rows as the function gets them."""
         if a.dtype == np.uint8 and self.options.scale is not None:
             return a.astype(np.float32) * np.float32(self.options.scale)
         return a
 
-    def _example(self, a: Array, size: int) -> Array:
+    def example(self, a: Array, size: int) -> Array:
         """Return an array of the batch's shape and dtype; its values do not matter."""
         if a.dtype == np.uint8 and self.options.scale is not None:
             return np.broadcast_to(np.float32(0), (size, *a.shape[1:]))
@@ -201,7 +211,7 @@ def run_steps(
     """Do what `CapturedStep.run` says."""
     if resume is not None and not isinstance(resume, RunState):
         raise TypeError(f"run: resume must be a RunState, got {type(resume).__name__}")
-    return _Run(step, arrays, options).go(resume or RunState())
+    return Run(step, arrays, options).go(resume or RunState())
 
 
 def _checked_sources(arrays: tuple[Any, ...], o: RunOptions) -> list[Array]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from fastdl._recording import Recording, as_tensor, rebuilt
 from fastdl._run import RunOptions, RunState, run_steps
 from fastdl.tape import layout, mode
 from fastdl.tensor import Tensor
+
+if TYPE_CHECKING:
+    from fastdl._replicas import CapturedReplicas
 
 _R = TypeVar("_R")
 
@@ -74,8 +77,9 @@ class CapturedStep(Generic[_R]):
             checked: _R = checked_replay(recording, self._fn, args, kwargs, arrays)
             return checked
         output = recording.replay(*arrays)
-        if output is NotImplemented:  # the state was changed by another thread
-            return self._call(key, args, kwargs, arrays)
+        if output is NotImplemented:  # another thread has just changed the state
+            with self._recording_lock:
+                return self._record(key, args, kwargs, arrays)
         if not kwargs and all(isinstance(a, np.ndarray | Tensor) for a in args):
             self._last = recording
         result: _R = recording.result_of(output)
@@ -195,11 +199,19 @@ def capture(
 ) -> CapturedStep[_R]: ...
 @overload
 def capture(
-    fn: None = None, *, check: bool = False, max_shapes: int = 64
-) -> Callable[[Callable[..., _R]], CapturedStep[_R]]: ...
+    fn: Callable[..., _R], *, replicas: int, check: bool = False, max_shapes: int = 64
+) -> CapturedReplicas: ...
+@overload
 def capture(
-    fn: Callable[..., _R] | None = None, *, check: bool = False, max_shapes: int = 64
-) -> CapturedStep[_R] | Callable[[Callable[..., _R]], CapturedStep[_R]]:
+    *, replicas: int | None = None, check: bool = False, max_shapes: int = 64
+) -> Callable[[Callable[..., Any]], Any]: ...
+def capture(
+    fn: Callable[..., Any] | None = None,
+    *,
+    replicas: int | None = None,
+    check: bool = False,
+    max_shapes: int = 64,
+) -> Any:
     """Return a function like ``fn`` that replays its kernels as one native call.
 
     Parameters
@@ -208,6 +220,10 @@ def capture(
         Takes ndarrays, Tensors, tuples, lists and dicts of them, and plain hashable values; inside,
         arrays are Tensors.  Typically a whole training step: zero_grad, forward, backward, step.
         Without it, a decorator is returned.
+    replicas : int, optional
+        Record ``fn(r, ...)`` for r = 0, 1, ... up to this number, each with its own model,
+        optimizer and data (`nn.Ensemble`), and run them all in one call, spread over the threads:
+        hyper-parameter sweeps, ensembles, cross-validation.  See `CapturedReplicas`.
     check : bool
         Run the first three replays of every program beside the plain function and compare results,
         parameters and all other state bit for bit; a difference is a CaptureError.
@@ -217,7 +233,7 @@ def capture(
 
     Returns
     -------
-    step : CapturedStep
+    step : CapturedStep or CapturedReplicas
         Called like ``fn``; Tensors and arrays in the result are new, off the tape.  A call with
         other shapes, dtypes, plain values or modes records another program.
 
@@ -248,8 +264,12 @@ def capture(
     if max_shapes < 1:
         raise ValueError(f"capture: max_shapes must be at least 1, got {max_shapes}")
     if fn is None:
-        return functools.partial(CapturedStep, check=check, max_shapes=max_shapes)
-    return CapturedStep(fn, check, max_shapes)
+        return functools.partial(capture, replicas=replicas, check=check, max_shapes=max_shapes)
+    if replicas is None:
+        return CapturedStep(fn, check, max_shapes)
+    from fastdl._replicas import CapturedReplicas
+
+    return CapturedReplicas(fn, replicas, check, max_shapes)
 
 
 def key_of(args: tuple[Any, ...], arrays: list[Array]) -> Any:

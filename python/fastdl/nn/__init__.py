@@ -2,6 +2,7 @@
 
 from fastdl.nn import init
 from fastdl.nn.containers import ModuleList, Sequential
+from fastdl.nn.ensemble import Ensemble
 from fastdl.nn.layers import Affine, BatchNorm1d, Dropout, Flatten, Linear, ReLU
 from fastdl.nn.losses import CrossEntropyLoss, MSELoss
 from fastdl.nn.mlp import MLP
@@ -14,6 +15,7 @@ __all__ = [
     "BatchNorm1d",
     "CrossEntropyLoss",
     "Dropout",
+    "Ensemble",
     "Flatten",
     "Linear",
     "MSELoss",
