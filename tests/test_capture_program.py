@@ -94,6 +94,13 @@ def test_a_result_twice_or_in_parts():
         assert b[0] != 99
 
 
+def test_an_input_that_no_kernel_reads_is_handed_through():
+    f = fastdl.capture(lambda X, Z: (ops.relu(X), Z))
+    for i in range(3):
+        X, Z = np.full(3, i + 1.0), np.full(2, i - 5.0)
+        np.testing.assert_array_equal(f(X, Z)[1].numpy(), Z)
+
+
 # ---- errors in a recording --------------------------------------------------------------------
 
 

@@ -144,7 +144,7 @@ def test_shared_state_is_refused():
     f = fastdl.capture(lambda r, X, y: steps[r](X, y), replicas=2)
     X, y = (np.stack([a, a]) for a in data())
     f(X, y)
-    with pytest.raises(ValueError, match="replicas must not share what they write.*nn.Ensemble"):
+    with pytest.raises(ValueError, match=r"replicas must not share what they write.*nn\.Ensemble"):
         f(X, y)
     models = [nn.Dropout(0.5), nn.Dropout(0.5)]
     g = fastdl.capture(lambda r, X: models[r](X), replicas=2)

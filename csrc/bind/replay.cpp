@@ -110,9 +110,9 @@ PyObject* replay(PyObject* self, PyObject* const* values, Py_ssize_t n) {
   });
 }
 
-PyMethodDef replay_method = {
-    "replay", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&replay)), METH_FASTCALL,
-    "replay(*arrays): the results, or NotImplemented"};
+PyMethodDef replay_method = {"replay",
+                             reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&replay)),
+                             METH_FASTCALL, "replay(*arrays): the results, or NotImplemented"};
 
 // ---- a population ------------------------------------------------------------------------------
 
@@ -170,8 +170,8 @@ py::list stacked_results(const Population& p, const int64_t* steps,
 PyObject* call_all(const Population& p, PyObject* const* values, Py_ssize_t n) {
   std::vector<View> stacked;
   const auto members = int64_t(p.members.size());
-  if (PyProgram::active() ||
-      !read(p.members[0].program->core(), values, n, members, &stacked) || !p.holds())
+  if (PyProgram::active() || !read(p.members[0].program->core(), values, n, members, &stacked) ||
+      !p.holds())
     Py_RETURN_NOTIMPLEMENTED;
   std::vector<std::vector<View>> inputs(p.members.size());
   for (int64_t i = 0; i < members; ++i)

@@ -47,18 +47,21 @@ void Program::settle_homes(const std::vector<MemoryBlock>& owned, std::vector<Fr
   }
 }
 
-/// Where a result is when the calls have run: in the memory of some argument, else where it was.
+/// Where a result is when the calls have run: in an input, a temporary, or where it was.
 Program::Use Program::place_of(const View& result) const {
   Use place{0, 0, Role::in, false, {static_cast<char*>(result.data), result.bytes()}, 0};
-  for (const Use& u : uses_) {
-    if (u.home == Home::fixed || place.memory.bytes == 0) continue;
-    const int64_t size =
-        u.home == Home::slot ? slots_[u.index].bytes() : temporaries_[u.index].bytes;
-    char* const start = u.memory.data + u.shift - u.delta;
-    if (!MemoryBlock{start, size}.holds(place.memory.data, place.memory.bytes)) continue;
-    place.home = u.home, place.index = u.index, place.delta = place.memory.data - start;
-    break;
-  }
+  const auto found = [&](Home home, int index, char* start, int64_t size) {
+    if (!MemoryBlock{start, size}.holds(place.memory.data, place.memory.bytes)) return false;
+    place.home = home, place.index = index, place.delta = place.memory.data - start;
+    return true;
+  };
+  if (place.memory.bytes == 0) return place;
+  for (size_t i = 0; i < slots_.size(); ++i)
+    if (found(Home::slot, int(i), slots_[i].as<char>(), slots_[i].bytes())) return place;
+  for (const Use& u : uses_)
+    if (u.home == Home::temporary &&
+        found(u.home, u.index, u.memory.data + u.shift - u.delta, temporaries_[u.index].bytes))
+      return place;
   return place;
 }
 

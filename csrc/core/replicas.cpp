@@ -16,16 +16,17 @@ void share_out(size_t n, double work, const std::function<void(size_t)>& body) {
     const std::function<void(size_t)>& body;
     std::vector<std::exception_ptr>& errors;
   } context{body, errors};
-  run_chunks(int64_t(n), int64_t(work),
-             [](void* p, int64_t i, int) {
-               auto& c = *static_cast<Context*>(p);
-               try {
-                 c.body(size_t(i));
-               } catch (...) {
-                 c.errors[size_t(i)] = std::current_exception();
-               }
-             },
-             &context);
+  run_chunks(
+      int64_t(n), int64_t(work),
+      [](void* p, int64_t i, int) {
+        auto& c = *static_cast<Context*>(p);
+        try {
+          c.body(size_t(i));
+        } catch (...) {
+          c.errors[size_t(i)] = std::current_exception();
+        }
+      },
+      &context);
   for (const auto& e : errors)
     if (e) std::rethrow_exception(e);
 }
@@ -45,8 +46,7 @@ void run_replicas(const std::vector<Program*>& programs,
   share_out(runs.size(), total_work(programs), [&](size_t i) { runs[i]->go(); });
 }
 
-void run_replicas(const std::vector<Program*>& programs,
-                  const std::vector<Program::Steps>& steps) {
+void run_replicas(const std::vector<Program*>& programs, const std::vector<Program::Steps>& steps) {
   const double count = steps.empty() ? 0 : double(steps[0].count);
   share_out(programs.size(), count * total_work(programs),
             [&](size_t i) { programs[i]->run_steps(steps[i]); });

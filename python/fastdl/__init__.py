@@ -13,6 +13,7 @@ from fastdl import nn, ops, optim
 from fastdl.capture import CapturedStep, capture
 from fastdl.config import backends, get_num_threads, set_num_threads, show_config, use_backend
 from fastdl.errors import CaptureError, Interrupted
+from fastdl.inference import CompiledModel, compile  # noqa: A004  (torch's name)
 from fastdl.random import Generator, manual_seed
 from fastdl.tape import is_grad_enabled, no_grad
 from fastdl.tensor import Tensor, tensor
@@ -24,12 +25,14 @@ __version__ = "0.1.0"
 __all__ = [
     "CaptureError",
     "CapturedStep",
+    "CompiledModel",
     "Generator",
     "Interrupted",
     "Tensor",
     "__version__",
     "backends",
     "capture",
+    "compile",
     "get_num_threads",
     "is_grad_enabled",
     "load",

@@ -27,7 +27,9 @@ class Place(NamedTuple):
 class Recording:
     """One program: its guards, the state it leaves, and the form of its result."""
 
-    def __init__(self, arrays: list[Array], checks: int = 0) -> None:
+    def __init__(self, arrays: list[Array], checks: int = 0, state_guards: bool = True) -> None:
+        #: False: it stands for one state of Python, whatever the state is when it is replayed.
+        self._state_guards = state_guards
         #: How many replays are still to be compared with the function.
         self.checks = checks
         self.inputs = [np.array(a, order="C") for a in arrays]
@@ -40,7 +42,8 @@ class Recording:
         self._constants: list[Array] = []
         self.form: Any = None
         self._guards: list[tuple[Any, str, Any]] = []
-        self._single = False
+        #: Whether the result is one Tensor.
+        self.single = False
 
     def record(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run ``fn`` on the private inputs and keep what it did; after an error, undo it."""
@@ -62,7 +65,11 @@ class Recording:
                 raise
         finally:
             mode.recorder = None
-        guards = [*guards, (mode, "enabled", mode.enabled), (layout, "version", layout.version)]
+        if self._state_guards:
+            guards = [*guards, (mode, "enabled", mode.enabled)]
+        else:
+            guards, finals = [], []
+        guards.append((layout, "version", layout.version))
         # Attributes that the guards find as the step leaves them need not be set again.
         known = {(id(obj), name): value for obj, name, value in guards}
         changed = [s for s in finals if known.get((id(s[0]), s[1]), _NOTHING) is not s[2]]
@@ -83,7 +90,7 @@ class Recording:
         arrays: list[Array] = []
         result = fn(*rebuilt(args, wrapped), **rebuilt(kwargs, wrapped))
         self.form = rebuilt(result, functools.partial(_placed, arrays))
-        self._single = isinstance(self.form, Place) and self.form.is_tensor
+        self.single = isinstance(self.form, Place) and self.form.is_tensor
         return arrays, [a.copy() for a in arrays]
 
     def holds(self) -> bool:
@@ -104,9 +111,13 @@ class Recording:
 
     def result_of(self, output: Any) -> Any:
         """Return what ``fn`` would, made of what `replay` returned."""
-        if self._single:
+        if self.single:
             return wrap(output)
         return filled(self.form, output if isinstance(output, list) else [output])
+
+    def arrays_of(self, output: Any) -> Any:
+        """Return the same with arrays for Tensors."""
+        return filled(self.form, output if isinstance(output, list) else [output], tensors=False)
 
 
 def rebuilt(x: Any, change: Callable[[Any], Any]) -> Any:

@@ -61,7 +61,9 @@ class _Results:
         if not self._pieces[piece:]:
             return None
         columns = zip(*self._pieces[piece:], strict=True)
-        return filled(self.form, [_joined(list(column), self.axis) for column in columns], tensors=False)
+        return filled(
+            self.form, [_joined(list(column), self.axis) for column in columns], tensors=False
+        )
 
     def __len__(self) -> int:
         return len(self._pieces)

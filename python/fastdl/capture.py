@@ -41,19 +41,26 @@ class CapturedStep(Generic[_R]):
     programs that change nothing but their result.
     """
 
-    def __init__(self, fn: Callable[..., _R], check: bool = False, max_shapes: int = 64) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., _R],
+        check: bool = False,
+        max_shapes: int = 64,
+        state_guards: bool = True,
+    ) -> None:
         functools.update_wrapper(self, fn)
+        self._state_guards = state_guards
         self._fn = fn
         self._checks = _CHECKED_CALLS if check else 0
         self._max_shapes = max_shapes
         self._recordings: dict[Any, list[Recording]] = {}
         self._layout = layout.version
         self._recording_lock = threading.RLock()
-        self._last: Recording | None = None
+        self.last: Recording | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> _R:
         """Call the function: replay it if it was recorded for such arguments, else record it."""
-        last = self._last
+        last = self.last
         if last is not None and not kwargs:
             output = last.replay(*args)
             if output is not NotImplemented:
@@ -81,7 +88,7 @@ class CapturedStep(Generic[_R]):
             with self._recording_lock:
                 return self._record(key, args, kwargs, arrays)
         if not kwargs and all(isinstance(a, np.ndarray | Tensor) for a in args):
-            self._last = recording
+            self.last = recording
         result: _R = recording.result_of(output)
         return result
 
@@ -96,7 +103,7 @@ class CapturedStep(Generic[_R]):
         return None
 
     def _record(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> _R:
-        recording = Recording(arrays, self._checks)
+        recording = Recording(arrays, self._checks, self._state_guards)
         result: _R = recording.record(self._fn, args, kwargs)
         if sum(map(len, self._recordings.values())) >= self._max_shapes:
             self._drop_oldest()

@@ -17,8 +17,8 @@ from fastdl.tensor import ArrayLike
 class Ensemble(ModuleList):
     """Models of one shape with seeds of their own: hyper-parameter sweeps, RL, cross-validation.
 
-    Each model starts, drops units and trains as it would alone; ``capture(step, replicas=k)`` trains
-    them all in one native call.
+    Each model starts, drops units and trains as it would alone; ``capture(step, replicas=k)``
+    trains them all in one native call.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class Ensemble(ModuleList):
         ``make_model()`` returns a new Module; called k times.
     k : int
     seeds : sequence of k ints, optional
-        Model i is made after ``manual_seed(seeds[i])``, and its Dropout layers draw from a generator
-        with that seed.  Default: drawn from the default generator.
+        Model i is made after ``manual_seed(seeds[i])``, and its Dropout layers draw from a
+        generator with that seed.  Default: drawn from the default generator.
 
     Raises
     ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,17 @@ import numpy.typing as npt
 from fastdl._array import Array
 from fastdl.nn._state import Entry, apply_state, check_state
 from fastdl.nn.parameter import Parameter
-from fastdl.tape import constant, layout_changed, mode, no_grad
+from fastdl.tape import constant, layout, layout_changed, mode, no_grad
 from fastdl.tensor import ArrayLike, Tensor
 
+if TYPE_CHECKING:
+    from fastdl.inference import CompiledModel
+
 _M = TypeVar("_M", bound="Module")
+
+#: `predict` replays a recorded program for up to so many rows; beyond, Python's share is small.
+_FEW_ROWS = 256
+_ABSENT = object()
 
 
 class IncompatibleKeys(NamedTuple):
@@ -46,6 +53,24 @@ class Module:
     _training: bool = True
     _buffers: tuple[str, ...] = ()
     _by_hand: tuple[Tensor, Tensor] | None = None
+    _compiled: CompiledModel | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; recordings that may depend on its old value are made anew."""
+        before = vars(self).get(name, _ABSENT)
+        if before is not value and before is not _ABSENT and name[0] != "_":
+            activation = isinstance(value, Tensor) and not isinstance(value, Parameter)
+            if not activation:
+                layout_changed()
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        layout_changed()
+        object.__delattr__(self, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes to copy or pickle: compiled programs belong to this object."""
+        return {name: value for name, value in vars(self).items() if name != "_compiled"}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result; defined by subclasses."""
@@ -306,7 +331,22 @@ class Module:
         -------
         Y : ndarray (N, ...)
         """
-        x = X.numpy() if isinstance(X, Tensor) else X
+        compiled = self._compiled
+        if (
+            compiled is not None
+            and compiled.version == layout.version
+            and type(X) is np.ndarray
+            and len(X) <= _FEW_ROWS <= batch_size
+        ):
+            Y: Array = compiled(X)
+            return Y
+        return self._predict(X.numpy() if isinstance(X, Tensor) else X, batch_size)
+
+    def _predict(self, x: Array, batch_size: int) -> Array:
+        if len(x) <= _FEW_ROWS:
+            from fastdl.inference import predictor
+
+            self._compiled = predictor(self)
         modes = [(m, m._training) for m in self.modules()]
         try:
             self.eval()

@@ -1,0 +1,119 @@
+"""Inference programs: a model's forward pass as one native call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastdl._array import contiguous
+from fastdl._recording import rebuilt
+from fastdl.capture import CapturedStep
+from fastdl.nn.module import Module
+from fastdl.tape import layout, no_grad
+from fastdl.tensor import Tensor
+
+
+class CompiledModel:
+    """A model's forward pass in evaluation mode, off the tape, without Python in between.
+
+    Made by `compile`.  It reads the parameters where they lie, so training goes on being seen, and
+    may be called from several threads at once.  A new shape or dtype of the input is recorded on
+    its first call.
+    """
+
+    def __init__(self, model: Module, max_shapes: int = 64) -> None:
+        if not isinstance(model, Module):
+            raise TypeError(f"compile: model must be an nn.Module, got {type(model).__name__}")
+        self.model = model
+        #: The layout it was made for, see `predictor`.
+        self.version = layout.version
+        self._forward = CapturedStep(self._call_model, max_shapes=max_shapes, state_guards=False)
+
+    def _call_model(self, *inputs: Tensor) -> Any:
+        return self.model(*inputs)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Return the model's result for arrays as new arrays.
+
+        Parameters
+        ----------
+        *inputs : ndarrays
+            What the model's ``forward`` takes.
+
+        Raises
+        ------
+        CaptureError
+            At the first call of a shape, if ``forward`` reads a value or branches on one.
+        ValueError, TypeError
+            If shapes or dtypes do not fit the model.
+        """
+        last = self._forward.last
+        if last is not None:
+            output = last.replay(*inputs)
+            if output is not NotImplemented:
+                return output if last.single else last.arrays_of(output)
+        return self._record(inputs)
+
+    def _record(self, inputs: tuple[Any, ...]) -> Any:
+        modes = [(m, m._training) for m in self.model.modules()]
+        arrays = [contiguous(x._array if isinstance(x, Tensor) else np.asarray(x)) for x in inputs]
+        try:
+            self.model.eval()
+            with no_grad():
+                return _as_arrays(self._forward(*arrays))
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def __str__(self) -> str:
+        return str(self._forward)
+
+    def __repr__(self) -> str:
+        return f"<compiled {type(self.model).__name__}, {len(self._forward.programs())} recorded>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("compile: a compiled model must not be copied; compile the copied model")
+
+
+def compile(model: Module, max_shapes: int = 64) -> CompiledModel:  # noqa: A001  (torch's name)
+    """Return the model's forward pass as native programs, for inference.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Run in evaluation mode, whatever mode it is in.  Programs are made anew when one of its
+        attributes or modules is replaced or its parameters move in memory.
+    max_shapes : int
+        So many input shapes are kept.
+
+    Returns
+    -------
+    compiled : CompiledModel
+        ``compiled(X)`` -> ndarray, the bits of ``model.eval()(X)``.
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is not a Module.
+
+    Examples
+    --------
+    >>> policy = fastdl.compile(model)
+    >>> action = policy(observation).argmax()
+    """
+    return CompiledModel(model, max_shapes)
+
+
+def _as_arrays(x: Any) -> Any:
+    return rebuilt(x, lambda t: t._array if isinstance(t, Tensor) else t)
+
+
+def predictor(model: Module) -> CompiledModel | None:
+    """Return the compiled form of a model that consists of fastdl's own modules, else None.
+
+    The forward of a user's own module may do anything; it is compiled on request only.
+    """
+    if all(type(m).__module__.startswith("fastdl.") for m in model.modules()):
+        return CompiledModel(model, max_shapes=8)
+    return None
