@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdl._array import Array
+from fastdl.nn._predict import FEW_ROWS, predict_plainly
 from fastdl.nn._state import Entry, apply_state, check_state
 from fastdl.nn.parameter import Parameter
 from fastdl.tape import constant, layout, layout_changed, mode, no_grad
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 _M = TypeVar("_M", bound="Module")
 
-#: `predict` replays a recorded program for up to so many rows; beyond, Python's share is small.
-_FEW_ROWS = 256
 _ABSENT = object()
 
 
@@ -336,25 +335,11 @@ class Module:
             compiled is not None
             and compiled.version == layout.version
             and type(X) is np.ndarray
-            and len(X) <= _FEW_ROWS <= batch_size
+            and len(X) <= FEW_ROWS <= batch_size
         ):
             Y: Array = compiled(X)
             return Y
-        return self._predict(X.numpy() if isinstance(X, Tensor) else X, batch_size)
-
-    def _predict(self, x: Array, batch_size: int) -> Array:
-        if len(x) <= _FEW_ROWS:
-            from fastdl.inference import predictor
-
-            self._compiled = predictor(self)
-        modes = [(m, m._training) for m in self.modules()]
-        try:
-            self.eval()
-            starts = range(0, max(len(x), 1), batch_size)
-            return np.concatenate([self(x[i : i + batch_size]) for i in starts])
-        finally:
-            for module, training in modes:
-                module.training = training
+        return predict_plainly(self, X.numpy() if isinstance(X, Tensor) else X, batch_size)
 
     def summary(self) -> str:
         """Return a table of all modules with parameters: name, type, shapes, number of values."""
