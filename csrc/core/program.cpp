@@ -52,10 +52,19 @@ void Program::add_use(const View& v, size_t offset, const ArraySpec& spec) {
     if (spec.role != Role::in) written_[i] = true;
   }
   uses_.push_back(use);
-  if (spec.role == Role::in || use.memory.bytes == 0) return;
-  for (const Saved& s : undo_)
-    if (s.at == data && int64_t(s.bytes.size()) >= use.memory.bytes) return;
-  undo_.push_back({data, {data, data + use.memory.bytes}});
+}
+
+/// Saves what the call that is being recorded will overwrite, for `undo`.
+void Program::save_outputs() {
+  for (auto u = uses_.rbegin(); u != uses_.rend() && u->call == int(calls_.size()); ++u) {
+    const MemoryBlock& m = u->memory;
+    const auto saved = [&](const Saved& s) {
+      return s.at == m.data && int64_t(s.bytes.size()) >= m.bytes;
+    };
+    if (u->role == Role::in || m.bytes == 0 || std::any_of(undo_.begin(), undo_.end(), saved))
+      continue;
+    undo_.push_back({m.data, {m.data, m.data + m.bytes}});
+  }
 }
 
 void Program::undo() {

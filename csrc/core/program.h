@@ -39,8 +39,8 @@ class Program {
     const size_t offset = main_.ops.size() * sizeof(uint64_t);
     main_.ops.resize(main_.ops.size() + (sizeof(Op) + 7) / 8);
     std::memcpy(main_.at(offset), &op, sizeof op);
-    Locate locate{*this, offset, reinterpret_cast<const char*>(&op)};
-    Op::visit(op, locate);
+    entry<Op>.locate(*this, offset, &op);
+    save_outputs();
     calls_.push_back({&entry<Op>, offset, {}, 0, 0});
     const Scratch s = scratch_of(op);
     if (s.shared_bytes > scratch_.shared_bytes) scratch_.shared_bytes = s.shared_bytes;
@@ -123,6 +123,7 @@ class Program {
     void (*run)(const Backend&, const void*, const Workspace&);
     void (*validate)(const void*);  // null if the op checks no values
     CallInfo (*info)(const void*);
+    void (*locate)(Program&, size_t offset, const void*);
   };
   template <class Op>
   static const Entry entry;
@@ -173,7 +174,7 @@ class Program {
     std::unique_ptr<Instance> spare_;
   };
 
-  /// Remembers where inside the recorded op the views are, and saves what the call will overwrite.
+  /// Remembers where inside the recorded op the views are.
   struct Locate : Visitor<Locate> {
     Program& p;
     size_t offset;
@@ -195,6 +196,12 @@ class Program {
   };
 
   void add_use(const View& v, size_t offset, const ArraySpec& spec);
+  void save_outputs();
+  void fuse(const std::vector<MemoryBlock>& owned);
+  void locate_all();
+  int only_writer(const Use& reader, const std::vector<MemoryBlock>& owned) const;
+  bool may_move_up(int first, int second) const;
+  bool absorb(int first, int second);
   void settle_homes(const std::vector<MemoryBlock>& owned, std::vector<Frozen>* frozen);
   Use place_of(const View& result) const;
   void adopt_results();
@@ -271,6 +278,10 @@ const Program::Entry Program::entry = {
       double flops = 0;
       if constexpr (requires { op.flops(); }) flops = op.flops();
       return CallInfo{Op::name, d.text, "", traffic_bytes(op), flops, 0, 0};
+    },
+    [](Program& p, size_t offset, const void* op) {
+      Locate locate{p, offset, static_cast<const char*>(op)};
+      Op::visit(*static_cast<const Op*>(op), locate);
     },
 };
 

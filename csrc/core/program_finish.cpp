@@ -153,6 +153,7 @@ std::vector<Program::Frozen> Program::finish(const std::vector<MemoryBlock>& own
                                              std::vector<View> results) {
   results_ = std::move(results);
   std::vector<Frozen> frozen;
+  fuse(owned);
   settle_homes(owned, &frozen);
   if (!frozen.empty()) {
     undo();
