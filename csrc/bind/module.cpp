@@ -4,6 +4,7 @@
 #include "bind/arguments.h"
 #include "bind/guarded.h"
 #include "bind/program.h"
+#include "core/ceilings.h"
 #include "core/launch.h"
 #include "core/parallel.h"
 #include "ops.def"
@@ -80,6 +81,20 @@ py::dict config() {
   return d;
 }
 
+py::dict ceilings() {
+  Ceilings c;
+  {
+    py::gil_scoped_release release;
+    c = measure_ceilings();
+  }
+  py::dict d;
+  d["float32"] = c.f32_flops, d["float64"] = c.f64_flops;
+  py::list copies;
+  for (const auto& copy : c.copies) copies.append(py::make_tuple(copy.bytes, copy.rate));
+  d["copies"] = copies;
+  return d;
+}
+
 }  // namespace
 }  // namespace fastdl
 
@@ -106,4 +121,5 @@ PYBIND11_MODULE(_core, m) {
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("set_work_per_thread", &set_work_per_thread, py::arg("n"));
   m.def("config", &config);
+  m.def("ceilings", &ceilings, "Measures what one thread can do at best: flop and bytes a second.");
 }

@@ -16,6 +16,8 @@ struct Backend {
 #define FASTDL_OP(Op, op) void (*op)(const Op&, const Workspace&);
 #include "ops.def"
 #undef FASTDL_OP
+  double (*fma_in_registers)(DType, int64_t steps);  // see cpu/ceilings.h
+  void (*copy_floats)(const float*, float*, int64_t);
 };
 
 /// The row of a table that runs `Op`.

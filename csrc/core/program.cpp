@@ -184,7 +184,7 @@ void Program::execute_timed(Instance& instance, const Workspace& ws) {
   for (Call& c : calls_) {
     c.entry->run(b, instance.at(c.offset), ws);
     const double stop = now();
-    c.seconds += stop - start, ++c.timed;
+    c.seconds = c.timed++ ? std::min(c.seconds, stop - start) : stop - start;
     start = stop;
   }
 }
@@ -236,7 +236,7 @@ std::vector<Program::CallInfo> Program::calls() const {
     list.push_back(c.entry->info(main_.at(c.offset)));
     list.back().where = c.where;
     list.back().timed = c.timed;
-    list.back().seconds = c.timed ? c.seconds / double(c.timed) : 0;
+    list.back().seconds = c.seconds;
   }
   return list;
 }

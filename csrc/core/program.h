@@ -105,7 +105,7 @@ class Program {
     const char* name;
     std::string arguments, where;
     int64_t bytes;
-    double flops, seconds;  // seconds: mean of the timed runs, 0 before the first
+    double flops, seconds;  // seconds: of the fastest timed run, 0 before it
     int64_t timed;
   };
   std::vector<CallInfo> calls() const;

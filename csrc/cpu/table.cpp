@@ -1,5 +1,6 @@
 // Compiled once per ISA: the table of this ISA's kernels.
 #include "core/backend.h"
+#include "cpu/ceilings.h"
 
 #define FASTDL_STRING_(x) #x
 #define FASTDL_STRING(x) FASTDL_STRING_(x)
@@ -16,6 +17,8 @@ const Backend table = {
 #define FASTDL_OP(Op, op) &op,
 #include "ops.def"
 #undef FASTDL_OP
+    &fma_in_registers,
+    &copy_floats,
 };
 
 }  // namespace fastdl::FASTDL_ISA
