@@ -73,15 +73,17 @@ def _fastdl_step(case: Case) -> Any:
 
 
 def fastdl(case: Case) -> Call:
-    """The captured step; to predict, the model called with an array."""
+    """The captured step; to predict, `model.predict`."""
     import fastdl as fd
 
     X, t = _batch(case)
     if case["predict"]:
         model = _fastdl_model(case).eval()
-        return Call(lambda: model(X))
+        compiled = fd.compile(model)
+        compiled(X)
+        return Call(lambda: model.predict(X), programs=lambda: [compiled.program()])
     step = fd.capture(_fastdl_step(case))
-    return Call(lambda: step(X, t), programs=step.programs)
+    return Call(lambda: step(X, t), programs=lambda: step.programs()[-1:])
 
 
 def fastdl_eager(case: Case) -> Call | None:

@@ -140,7 +140,7 @@ def kernels(call: Call) -> list[dict[str, Any]]:
             call.run()
         finally:
             programs[0].end()
-    listed = programs[-1].calls() if programs else []
+    listed = [c for program in programs for c in program.calls()]
     return [
         {
             "name": c["name"],

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdl import _core
 from fastdl._array import contiguous
 from fastdl._recording import rebuilt
 from fastdl.capture import CapturedStep
@@ -65,6 +66,10 @@ class CompiledModel:
         finally:
             for module, training in modes:
                 module.training = training
+
+    def program(self) -> _core.Program:
+        """Return the program that was recorded last."""
+        return self._forward.programs()[-1]
 
     def __str__(self) -> str:
         return str(self._forward)
