@@ -219,6 +219,42 @@ def test_an_error_midway_leaves_everything_as_it_was(how, trained):
     assert not _core.recording()
 
 
+def test_an_error_midway_restores_arrays_given_as_out_and_gradients_of_plain_leaves():
+    W = fastdl.Tensor(np.ones((4, 2), "f"), requires_grad=True)
+    out = np.full((16, 2), 7, "f")
+    X, y = data()
+    ops.cross_entropy(ops.affine(X, W), y).backward()
+    grad, values = W._grad, W._grad.copy()
+
+    @fastdl.capture
+    def wrong(X, y):
+        ops.cross_entropy(ops.affine(X, W), y).backward()  # adds
+        with fastdl.no_grad():
+            ops.affine(X, W, out=out)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        wrong(X, y)
+    assert (out == 7).all()
+    assert W._grad is grad
+    np.testing.assert_array_equal(grad, values)
+
+
+def test_weights_made_inside_and_used_twice():
+    @fastdl.capture
+    def f(X, W):
+        W.requires_grad_()
+        H = ops.affine(ops.affine(X, W), W)
+        ops.mse_loss(H, X).backward()
+        return W.grad
+
+    X, W = (np.random.default_rng(i).normal(size=(4, 4)) for i in range(2))
+    w = fastdl.Tensor(W, requires_grad=True)
+    ops.mse_loss(ops.affine(ops.affine(X, w), w), fastdl.Tensor(X)).backward()
+    for _ in range(3):
+        np.testing.assert_array_equal(f(X, W).numpy(), w.grad.numpy())
+
+
 def test_numpy_inside_is_refused_with_its_line():
     noise = np.ones(4)
     f = fastdl.capture(lambda X: ops.relu(fastdl.Tensor(noise * 2)))

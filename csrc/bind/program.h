@@ -45,9 +45,17 @@ class PyProgram {
 
   /// Keeps the arrays of the call that is being recorded alive for as long as the program lives.
   void keep(const CallArguments& args) {
-    for (Py_ssize_t i = 0; i < args.positional + args.keywords(); ++i)
-      if (is_array(args.values[i]))
-        keep_.push_back(py::reinterpret_borrow<py::object>(args.values[i]));
+    std::vector<MemoryBlock> fresh;
+    for (Py_ssize_t i = 0; i < args.positional + args.keywords(); ++i) {
+      if (!is_array(args.values[i])) continue;
+      keep_.push_back(py::reinterpret_borrow<py::object>(args.values[i]));
+      // Operations make their outputs anew, as arrays of their own; what outlives a step and is
+      // overwritten whole is a view into an arena, or a user's `out`, which ops/_call.py saves.
+      const auto a = py::reinterpret_borrow<py::array>(args.values[i]);
+      if (!py::detail::array_proxy(a.ptr())->base)
+        fresh.push_back({static_cast<char*>(const_cast<void*>(a.data())), int64_t(a.nbytes())});
+    }
+    program_.save_outputs(fresh);
     if (!where_.is_none()) program_.annotate(py::cast<std::string>(where_()));
   }
 

@@ -65,6 +65,11 @@ struct Visitor {
   void opt_inout(const char* name, V& view, const char* dims, Kind kind = Kind::real) {
     self().array(name, view, ArraySpec{dims, Role::inout, kind, true});
   }
+  /// An output that is added to if `adds`, else overwritten.
+  template <class V>
+  void opt_sum(const char* name, V& view, const char* dims, bool adds) {
+    self().array(name, view, ArraySpec{dims, adds ? Role::inout : Role::out, Kind::real, true});
+  }
   template <class V>
   void strided_in(const char* name, V& view, const char* dims, Kind kind = Kind::real) {
     self().array(name, view, ArraySpec{dims, Role::in, kind, false, true});

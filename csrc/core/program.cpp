@@ -54,15 +54,16 @@ void Program::add_use(const View& v, size_t offset, const ArraySpec& spec) {
   uses_.push_back(use);
 }
 
-/// Saves what the call that is being recorded will overwrite, for `undo`.
-void Program::save_outputs() {
-  for (auto u = uses_.rbegin(); u != uses_.rend() && u->call == int(calls_.size()); ++u) {
+void Program::save_outputs(const std::vector<MemoryBlock>& fresh) {
+  for (auto u = uses_.rbegin(); u != uses_.rend() && u->call + 1 == int(calls_.size()); ++u) {
     const MemoryBlock& m = u->memory;
+    const auto covers = [&](const MemoryBlock& b) { return b.holds(m.data, m.bytes); };
     const auto saved = [&](const Saved& s) {
       return s.at == m.data && int64_t(s.bytes.size()) >= m.bytes;
     };
-    if (u->role == Role::in || m.bytes == 0 || std::any_of(undo_.begin(), undo_.end(), saved))
-      continue;
+    if (u->role == Role::in || m.bytes == 0) continue;
+    if (u->role == Role::out && std::any_of(fresh.begin(), fresh.end(), covers)) continue;
+    if (std::any_of(undo_.begin(), undo_.end(), saved)) continue;
     undo_.push_back({m.data, {m.data, m.data + m.bytes}});
   }
 }

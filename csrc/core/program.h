@@ -40,7 +40,6 @@ class Program {
     main_.ops.resize(main_.ops.size() + (sizeof(Op) + 7) / 8);
     std::memcpy(main_.at(offset), &op, sizeof op);
     entry<Op>.locate(*this, offset, &op);
-    save_outputs();
     calls_.push_back({&entry<Op>, offset, {}, 0, 0});
     const Scratch s = scratch_of(op);
     if (s.shared_bytes > scratch_.shared_bytes) scratch_.shared_bytes = s.shared_bytes;
@@ -48,6 +47,9 @@ class Program {
   }
   /// Notes where in the user's code the last call was made.
   void annotate(std::string where) { calls_.back().where = std::move(where); }
+  /// Saves what the last call, which is still to run, will overwrite, for `undo`.  `fresh`: memory
+  /// that was made for this call; what it writes there need not be saved.
+  void save_outputs(const std::vector<MemoryBlock>& fresh);
   /// Puts everything back that the recorded calls have written.
   void undo();
   /// Ends the recording without `finish`: all memory stays where it is.
@@ -196,7 +198,6 @@ class Program {
   };
 
   void add_use(const View& v, size_t offset, const ArraySpec& spec);
-  void save_outputs();
   void fuse(const std::vector<MemoryBlock>& owned);
   void locate_all();
   int only_writer(const Use& reader, const std::vector<MemoryBlock>& owned) const;

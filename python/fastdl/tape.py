@@ -41,6 +41,11 @@ class Recorder:
         self._local: dict[int, Any] = {}
         self.guards: list[tuple[Any, str, Any]] = []
         self.constants: list[Array] = []
+        self._overwritten: list[tuple[Array, Array]] = []
+
+    def overwrites(self, array: Array) -> None:
+        """Note that the step is about to overwrite an array of the user's."""
+        self._overwritten.append((array, array.copy()))
 
     def created(self, obj: Any) -> None:
         """Note that ``obj`` is made inside the step, so its state is no state from outside."""
@@ -71,6 +76,8 @@ class Recorder:
         """Set everything that was touched back to what it was."""
         for (_, name), (obj, value) in self._seen.items():
             setattr(obj, name, value)
+        for array, values in reversed(self._overwritten):
+            array[...] = values
 
 
 class _Mode(threading.local):

@@ -53,8 +53,8 @@ struct AffineBackward {
     v.in("W", op.W, "n m");
     v.opt("Y", op.Y, "B m");
     v.opt_out("dX", op.dX, "B n");
-    v.opt_out("dW", op.dW, "n m");
-    v.opt_out("db", op.db, "m");
+    v.opt_sum("dW", op.dW, "n m", op.accumulate);
+    v.opt_sum("db", op.db, "m", op.accumulate);
     v.attr("activation", op.activation);
     v.attr("accumulate", op.accumulate);
   }

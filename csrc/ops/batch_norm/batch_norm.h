@@ -75,8 +75,8 @@ struct BatchNormBackward {
     v.in("mean", op.mean, "C");
     v.in("rstd", op.rstd, "C");
     v.opt_out("dX", op.dX, "N C S");
-    v.opt_out("dgamma", op.dgamma, "C");
-    v.opt_out("dbeta", op.dbeta, "C");
+    v.opt_sum("dgamma", op.dgamma, "C", op.accumulate);
+    v.opt_sum("dbeta", op.dbeta, "C", op.accumulate);
     v.attr("training", op.training);
     v.attr("accumulate", op.accumulate);
   }
