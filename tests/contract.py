@@ -107,10 +107,13 @@ def _dtype_refusals(arg: Arg, call: Call, must: str) -> Iterator[_Change]:
     array = call.arrays[arg.name]
     for dtype in (np.float16, np.complex64, np.bool_, object):
         yield f"is {dtype.__name__}", np.zeros(array.shape, dtype), TypeError, must
-    yield "byte-swapped", byte_swapped(array), TypeError, must + ".*native"
+    if array.itemsize > 1:
+        yield "byte-swapped", byte_swapped(array), TypeError, must + ".*native"
     if arg.kind == "any":
         return
-    wrong = {"real": np.int64, "index": np.float32, "i64": np.int32, "f64": np.float32}[arg.kind]
+    wrong = {
+        "real": np.int64, "index": np.float32, "i64": np.int32, "f64": np.float32, "u8": np.int64,
+    }[arg.kind]  # fmt: skip
     yield f"is {wrong.__name__}", np.zeros(array.shape, wrong), TypeError, must
     others = [a for a in arrays_of(call.kernel.name) if a.kind == "real" and a.name in call.arrays]
     if arg.kind == "real" and len(others) > 1:

@@ -93,7 +93,7 @@ def shape_of(arg: Arg, case: Case) -> tuple[int, ...]:
 
 
 def default_dtype(arg: Arg, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    kinds = {"index": np.int64, "i64": np.int64, "f64": np.float64}
+    kinds = {"index": np.int64, "i64": np.int64, "f64": np.float64, "u8": np.uint8}
     return np.dtype(kinds.get(arg.kind, dtype))
 
 
@@ -111,7 +111,7 @@ def make_array(arg: Arg, call: Call, rng: Rng) -> Array:
     shape = shape_of(arg, call.case)
     value = call.case.values.get(arg.name, call.kernel.values.get(arg.name))
     if value is None:
-        if arg.kind in ("index", "i64"):
+        if arg.kind in ("index", "i64", "u8"):
             raise ValueError(f"{call.kernel.name}: say in Kernel.values how to make {arg.name}")
         value = rng.standard_normal(shape)
     array = value(rng, shape, call.case) if callable(value) else np.array(value)

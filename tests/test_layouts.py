@@ -64,6 +64,8 @@ def test_foreign_byte_order_is_refused(kernel: Kernel) -> None:
     _, readable = arguments(kernel)
     for name in readable:
         arrays, _ = arguments(kernel)
+        if arrays[name].itemsize == 1:
+            continue
         arrays[name] = byte_swapped(arrays[name])
         with pytest.raises(TypeError, match=r"got|native"):
             result(kernel, arrays)
@@ -71,9 +73,9 @@ def test_foreign_byte_order_is_refused(kernel: Kernel) -> None:
 
 @each_op
 def test_float16_is_refused(kernel: Kernel) -> None:
-    arrays, _ = arguments(kernel)
-    arrays["X"] = arrays["X"].astype(np.float16)
-    with pytest.raises(TypeError, match=r"X must be .*got float16"):
+    arrays, readable = arguments(kernel)
+    arrays[readable[0]] = arrays[readable[0]].astype(np.float16)
+    with pytest.raises(TypeError, match=rf"{readable[0]} must be .*got float16"):
         result(kernel, arrays)
 
 

@@ -33,6 +33,8 @@ bool admits(Kind kind, DType t) {
       return t == DType::i64;
     case Kind::f64:
       return t == DType::f64;
+    case Kind::u8:
+      return t == DType::u8;
     case Kind::any:
       return true;
   }
@@ -49,6 +51,8 @@ const char* kind_name(Kind kind) {
       return "int64";
     case Kind::f64:
       return "float64";
+    case Kind::u8:
+      return "uint8";
     case Kind::any:
       return "array";
   }

@@ -87,7 +87,10 @@ void check(const Op& op) {
 struct Traffic : Visitor<Traffic> {
   int64_t bytes = 0;
   void array(const char*, const View& v, const ArraySpec& spec) {
-    bytes += v.bytes() * (spec.role == Role::inout ? 2 : 1);
+    int64_t once = v.bytes();
+    for (int i = 0; i < v.rank; ++i)  // a broadcast axis is read once
+      if (v.stride[i] == 0 && v.shape[i] > 1) once /= v.shape[i];
+    bytes += once * (spec.role == Role::inout ? 2 : 1);
   }
   template <class T>
   void attr(const char*, const T&) {}

@@ -12,7 +12,7 @@ namespace fastdl {
 enum class Role : uint8_t { in, out, inout };
 /// Which dtypes an argument admits.  All `real` arguments of a call share one dtype, as do all
 /// `any`.
-enum class Kind : uint8_t { real, index, i64, f64, any };
+enum class Kind : uint8_t { real, index, i64, f64, u8, any };
 
 /// What an op says about one of its arrays.
 struct ArraySpec {

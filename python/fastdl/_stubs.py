@@ -39,6 +39,7 @@ Real: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Index: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 Float64: TypeAlias = npt.NDArray[np.float64]
+UInt8: TypeAlias = npt.NDArray[np.uint8]
 AnyArray: TypeAlias = npt.NDArray[Any]
 '''
 
@@ -96,7 +97,14 @@ def config() -> dict[str, Any]: ...
 def ceilings() -> dict[str, Any]: ...
 '''
 
-KINDS = {"real": "Real", "index": "Index", "i64": "Int64", "f64": "Float64", "any": "AnyArray"}
+KINDS = {
+    "real": "Real",
+    "index": "Index",
+    "i64": "Int64",
+    "f64": "Float64",
+    "u8": "UInt8",
+    "any": "AnyArray",
+}
 
 Argument = Mapping[str, Any]
 
