@@ -18,6 +18,7 @@ Real: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Index: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 Float64: TypeAlias = npt.NDArray[np.float64]
+UInt8: TypeAlias = npt.NDArray[np.uint8]
 AnyArray: TypeAlias = npt.NDArray[Any]
 
 def accumulate(X: Real, Y: Real) -> None:
@@ -52,6 +53,9 @@ def adam_step(
     hyper: Float64,
     decoupled: bool = False,
 ) -> None: ...
+def add_forward(X: Real, other: Real, Y: Real) -> None:
+    """X (*), other (*) -> Y (*)"""
+
 def affine_backward(
     dY: Real,
     X: Real,
@@ -82,7 +86,6 @@ def affine_forward(
     Y: Real,
     activation: str = "none",
 ) -> None: ...
-@overload
 def batch_norm_backward(
     dY: Real,
     X: Real,
@@ -168,6 +171,7 @@ def cross_entropy_forward(
     reduction: none sum mean
     """
 
+@overload
 def dropout_backward(dY: Real, saved: Int64, dX: Real, p: float = 0.5) -> None:
     """dY (*), saved (2) -> dX (*)"""
 
@@ -185,6 +189,9 @@ def mse_loss_forward(
     """X (*), T (*) -> loss (*)?, total ()?, dX (*)?
     reduction: none sum mean
     """
+
+def mul_forward(X: Real, other: Real, Y: Real) -> None:
+    """X (*), other (*) -> Y (*)"""
 
 def relu_backward(dY: Real, Y: Real, dX: Real) -> None:
     """dY (*), Y (*) -> dX (*)"""
@@ -216,6 +223,11 @@ def sgd_step(
     ends: Int64,
     hyper: Float64,
 ) -> None: ...
+def sub_forward(X: Real, other: Real, Y: Real) -> None:
+    """X (*), other (*) -> Y (*)"""
+
+def sum_forward(X: Real, Y: Real, count: int = 1) -> None:
+    """X (N R M) -> Y (N M)"""
 
 class Program:
     """A recorded sequence of kernel calls that replays natively.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastdl import _core, tape
+from fastdl import _core, operators, tape
 from fastdl._array import Array, contiguous, copy, describe
 from fastdl.errors import capture_error
 from fastdl.tape import Node, mode
@@ -42,6 +42,7 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_array", "_grad", "_home", "_node", "_requires_grad")
+    __array_priority__ = 1000  # so that ndarray + Tensor is left to the Tensor
 
     _array: Array
     _requires_grad: bool
@@ -233,6 +234,16 @@ class Tensor:
         return self._read("a comparison") >= _plain(other)
 
     __hash__ = object.__hash__
+
+    __add__ = __radd__ = operators.add
+    __sub__ = operators.sub
+    __rsub__ = operators.rsub
+    __mul__ = __rmul__ = operators.mul
+    __neg__ = operators.neg
+    __matmul__ = operators.matmul
+    __rmatmul__ = operators.rmatmul
+    sum = operators.sum
+    mean = operators.mean
 
     def __repr__(self) -> str:
         name = type(self).__name__

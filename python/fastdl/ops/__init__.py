@@ -5,14 +5,17 @@ operation, for arrays.
 """
 
 from fastdl.ops.affine import affine, affine_backward
+from fastdl.ops.arithmetic import add, mul, sub
 from fastdl.ops.batch_norm import batch_norm, batch_norm_backward
 from fastdl.ops.cross_entropy import cross_entropy, cross_entropy_backward
 from fastdl.ops.dropout import dropout, dropout_backward
 from fastdl.ops.mse_loss import mse_loss, mse_loss_backward
 from fastdl.ops.relu import relu, relu_backward
 from fastdl.ops.reshape import reshape
+from fastdl.ops.sum import mean, sum  # noqa: A004
 
 __all__ = [
+    "add",
     "affine",
     "affine_backward",
     "batch_norm",
@@ -21,9 +24,13 @@ __all__ = [
     "cross_entropy_backward",
     "dropout",
     "dropout_backward",
+    "mean",
     "mse_loss",
     "mse_loss_backward",
+    "mul",
     "relu",
     "relu_backward",
     "reshape",
+    "sub",
+    "sum",
 ]

@@ -1,0 +1,74 @@
+"""What Tensors have as operators and methods: the operations of `fastdl.ops` under another name.
+
+`fastdl.ops` is built on `Tensor`, so it is looked up when an operator is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+
+import fastdl
+
+if TYPE_CHECKING:
+    from fastdl._array import Array
+    from fastdl.ops._shapes import Dim
+    from fastdl.tensor import Tensor
+
+Operand: TypeAlias = "Tensor | Array | float"
+
+
+def _fits(other: object) -> bool:
+    """Whether it is an operand; for others Python tries their own operator, then complains."""
+    numbers = (float, int, np.ndarray, np.floating, np.integer)
+    return isinstance(other, (fastdl.Tensor, *numbers))
+
+
+def add(self: Tensor, other: Operand) -> Tensor:
+    """Return ``self + other``; see `fastdl.ops.add`."""
+    return _tensor(fastdl.ops.add(self, other)) if _fits(other) else NotImplemented
+
+
+def sub(self: Tensor, other: Operand) -> Tensor:
+    """Return ``self - other``; see `fastdl.ops.sub`."""
+    return _tensor(fastdl.ops.sub(self, other)) if _fits(other) else NotImplemented
+
+
+def rsub(self: Tensor, other: Operand) -> Tensor:
+    """Return ``other - self``; see `fastdl.ops.sub`."""
+    return _tensor(fastdl.ops.sub(other, self)) if _fits(other) else NotImplemented
+
+
+def mul(self: Tensor, other: Operand) -> Tensor:
+    """Return ``self * other``; see `fastdl.ops.mul`."""
+    return _tensor(fastdl.ops.mul(self, other)) if _fits(other) else NotImplemented
+
+
+def neg(self: Tensor) -> Tensor:
+    """Return ``-self``."""
+    return _tensor(fastdl.ops.mul(self, -1))
+
+
+def matmul(self: Tensor, other: Tensor | Array) -> Tensor:
+    """Return the matrix product ``self @ other``, where ``other`` is a matrix."""
+    return _tensor(fastdl.ops.affine(self, other)) if _fits(other) else NotImplemented
+
+
+def rmatmul(self: Tensor, other: Array) -> Tensor:
+    """Return the matrix product ``other @ self``, where ``self`` is a matrix."""
+    return _tensor(fastdl.ops.affine(other, self)) if _fits(other) else NotImplemented
+
+
+def sum(self: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:  # noqa: A001
+    """Return the sum over ``dim``; see `fastdl.ops.sum`."""
+    return _tensor(fastdl.ops.sum(self, dim, keepdim))
+
+
+def mean(self: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Return the mean over ``dim``; see `fastdl.ops.mean`."""
+    return _tensor(fastdl.ops.mean(self, dim, keepdim))
+
+
+def _tensor(x: Tensor | Array) -> Tensor:
+    return cast("Tensor", x)
