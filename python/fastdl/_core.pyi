@@ -178,6 +178,18 @@ def dropout_backward(dY: Real, saved: Int64, dX: Real, p: float = 0.5) -> None:
 def dropout_forward(X: Real, state: Int64, Y: Real, saved: Int64, p: float = 0.5) -> None:
     """X (*) -> state (2) +=, Y (*), saved (2)"""
 
+def gather_backward(dY: Real, index: Index, dX: Real) -> None:
+    """dY (N K M), index (N K M) -> dX (N R M)"""
+
+def gather_forward(X: Real, index: Index, Y: Real) -> None:
+    """X (N R M), index (N K M) -> Y (N K M)"""
+
+def log_softmax_backward(dY: Real, Y: Real, dX: Real) -> None:
+    """dY (B C), Y (B C) -> dX (B C)"""
+
+def log_softmax_forward(X: Real, Y: Real) -> None:
+    """X (B C) -> Y (B C)"""
+
 def mse_loss_forward(
     X: Real,
     T: Real,
@@ -223,6 +235,9 @@ def sgd_step(
     ends: Int64,
     hyper: Float64,
 ) -> None: ...
+def slice_backward(dY: Real, dX: Real, start: int = 0, step: int = 1) -> None:
+    """dY (N K M) -> dX (N R M)"""
+
 def sub_forward(X: Real, other: Real, Y: Real) -> None:
     """X (*), other (*) -> Y (*)"""
 

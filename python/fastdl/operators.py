@@ -60,6 +60,11 @@ def rmatmul(self: Tensor, other: Array) -> Tensor:
     return _tensor(fastdl.ops.affine(other, self)) if _fits(other) else NotImplemented
 
 
+def getitem(self: Tensor, key: Any) -> Tensor:
+    """Return ``self[key]``; see `fastdl.ops.getitem`."""
+    return _tensor(fastdl.ops.getitem(self, key))
+
+
 def sum(self: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:  # noqa: A001
     """Return the sum over ``dim``; see `fastdl.ops.sum`."""
     return _tensor(fastdl.ops.sum(self, dim, keepdim))
@@ -68,6 +73,16 @@ def sum(self: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:  # noqa
 def mean(self: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the mean over ``dim``; see `fastdl.ops.mean`."""
     return _tensor(fastdl.ops.mean(self, dim, keepdim))
+
+
+def log_softmax(self: Tensor, dim: int = -1) -> Tensor:
+    """Return the logarithm of the softmax over ``dim``; see `fastdl.ops.log_softmax`."""
+    return _tensor(fastdl.ops.log_softmax(self, dim))
+
+
+def gather(self: Tensor, dim: int, index: Tensor | Array) -> Tensor:
+    """Return the elements that ``index`` picks along ``dim``; see `fastdl.ops.gather`."""
+    return _tensor(fastdl.ops.gather(self, dim, index))
 
 
 def _tensor(x: Tensor | Array) -> Tensor:

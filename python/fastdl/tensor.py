@@ -242,8 +242,11 @@ class Tensor:
     __neg__ = operators.neg
     __matmul__ = operators.matmul
     __rmatmul__ = operators.rmatmul
+    __getitem__ = operators.getitem
     sum = operators.sum
     mean = operators.mean
+    log_softmax = operators.log_softmax
+    gather = operators.gather
 
     def __repr__(self) -> str:
         name = type(self).__name__

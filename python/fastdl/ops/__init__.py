@@ -9,6 +9,9 @@ from fastdl.ops.arithmetic import add, mul, sub
 from fastdl.ops.batch_norm import batch_norm, batch_norm_backward
 from fastdl.ops.cross_entropy import cross_entropy, cross_entropy_backward
 from fastdl.ops.dropout import dropout, dropout_backward
+from fastdl.ops.gather import gather
+from fastdl.ops.getitem import getitem
+from fastdl.ops.log_softmax import log_softmax, log_softmax_backward
 from fastdl.ops.mse_loss import mse_loss, mse_loss_backward
 from fastdl.ops.relu import relu, relu_backward
 from fastdl.ops.reshape import reshape
@@ -24,6 +27,10 @@ __all__ = [
     "cross_entropy_backward",
     "dropout",
     "dropout_backward",
+    "gather",
+    "getitem",
+    "log_softmax",
+    "log_softmax_backward",
     "mean",
     "mse_loss",
     "mse_loss_backward",
