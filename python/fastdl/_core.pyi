@@ -86,6 +86,13 @@ def affine_forward(
     Y: Real,
     activation: str = "none",
 ) -> None: ...
+def amax_backward(dY: Real, X: Real, Y: Real, dX: Real) -> None:
+    """dY (N M), X (N R M), Y (N M) -> dX (N R M)"""
+
+def amax_forward(X: Real, Y: Real) -> None:
+    """X (N R M) -> Y (N M)"""
+
+@overload
 def batch_norm_backward(
     dY: Real,
     X: Real,
@@ -237,6 +244,19 @@ def sgd_step(
 ) -> None: ...
 def slice_backward(dY: Real, dX: Real, start: int = 0, step: int = 1) -> None:
     """dY (N K M) -> dX (N R M)"""
+
+def smooth_l1_loss_forward(
+    X: Real,
+    T: Real,
+    loss: Real | None = None,
+    total: Real | None = None,
+    dX: Real | None = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> None:
+    """X (*), T (*) -> loss (*)?, total ()?, dX (*)?
+    reduction: none sum mean
+    """
 
 def sub_forward(X: Real, other: Real, Y: Real) -> None:
     """X (*), other (*) -> Y (*)"""

@@ -75,6 +75,11 @@ def mean(self: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     return _tensor(fastdl.ops.mean(self, dim, keepdim))
 
 
+def amax(self: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Return the largest element over ``dim``; see `fastdl.ops.amax`."""
+    return _tensor(fastdl.ops.amax(self, dim, keepdim))
+
+
 def log_softmax(self: Tensor, dim: int = -1) -> Tensor:
     """Return the logarithm of the softmax over ``dim``; see `fastdl.ops.log_softmax`."""
     return _tensor(fastdl.ops.log_softmax(self, dim))

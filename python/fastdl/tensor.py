@@ -245,6 +245,7 @@ class Tensor:
     __getitem__ = operators.getitem
     sum = operators.sum
     mean = operators.mean
+    amax = operators.amax
     log_softmax = operators.log_softmax
     gather = operators.gather
 

@@ -4,7 +4,7 @@ from fastdl.nn import init
 from fastdl.nn.containers import ModuleList, Sequential
 from fastdl.nn.ensemble import Ensemble
 from fastdl.nn.layers import Affine, BatchNorm1d, Dropout, Flatten, Linear, ReLU
-from fastdl.nn.losses import CrossEntropyLoss, MSELoss
+from fastdl.nn.losses import CrossEntropyLoss, MSELoss, SmoothL1Loss
 from fastdl.nn.mlp import MLP
 from fastdl.nn.module import Module
 from fastdl.nn.parameter import Parameter
@@ -24,5 +24,6 @@ __all__ = [
     "Parameter",
     "ReLU",
     "Sequential",
+    "SmoothL1Loss",
     "init",
 ]

@@ -71,6 +71,28 @@ class MSELoss(Module):
         return ops.mse_loss(X, target, reduction=self.reduction)
 
 
+class SmoothL1Loss(Module):
+    """Error squared where it is small, absolute where it is large; see `fastdl.ops.smooth_l1_loss`.
+
+    Parameters
+    ----------
+    reduction : "mean", "sum" or "none"
+    beta : float, beta >= 0
+        Where the two branches meet.
+    """
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        _check_reduction("SmoothL1Loss", reduction)
+        if not beta >= 0:
+            raise ValueError(f"SmoothL1Loss: beta must be >= 0, got {beta}")
+        self.reduction = reduction
+        self.beta = beta
+
+    def forward(self, X: ArrayLike, target: ArrayLike) -> ArrayLike:
+        """Two arrays of one shape -> loss."""
+        return ops.smooth_l1_loss(X, target, reduction=self.reduction, beta=self.beta)
+
+
 def _check_reduction(loss: str, reduction: str) -> None:
     if reduction not in _REDUCTIONS:
         raise ValueError(f"{loss}: reduction must be one of {_REDUCTIONS}, got {reduction!r}")

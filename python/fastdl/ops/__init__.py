@@ -5,6 +5,7 @@ operation, for arrays.
 """
 
 from fastdl.ops.affine import affine, affine_backward
+from fastdl.ops.amax import amax
 from fastdl.ops.arithmetic import add, mul, sub
 from fastdl.ops.batch_norm import batch_norm, batch_norm_backward
 from fastdl.ops.cross_entropy import cross_entropy, cross_entropy_backward
@@ -15,12 +16,14 @@ from fastdl.ops.log_softmax import log_softmax, log_softmax_backward
 from fastdl.ops.mse_loss import mse_loss, mse_loss_backward
 from fastdl.ops.relu import relu, relu_backward
 from fastdl.ops.reshape import reshape
+from fastdl.ops.smooth_l1_loss import smooth_l1_loss, smooth_l1_loss_backward
 from fastdl.ops.sum import mean, sum  # noqa: A004
 
 __all__ = [
     "add",
     "affine",
     "affine_backward",
+    "amax",
     "batch_norm",
     "batch_norm_backward",
     "cross_entropy",
@@ -38,6 +41,8 @@ __all__ = [
     "relu",
     "relu_backward",
     "reshape",
+    "smooth_l1_loss",
+    "smooth_l1_loss_backward",
     "sub",
     "sum",
 ]
