@@ -179,11 +179,43 @@ def cross_entropy_forward(
     """
 
 @overload
+def discounted_returns(
+    rewards: Real,
+    dones: UInt8,
+    last_value: Real | None,
+    returns: Real,
+    gamma: float = 0.99,
+) -> None:
+    """rewards (T N), dones (T N), last_value (N)? -> returns (T N)"""
+
+@overload
+def discounted_returns(
+    rewards: Real,
+    dones: UInt8,
+    *,
+    last_value: Real | None = None,
+    returns: Real,
+    gamma: float = 0.99,
+) -> None: ...
 def dropout_backward(dY: Real, saved: Int64, dX: Real, p: float = 0.5) -> None:
     """dY (*), saved (2) -> dX (*)"""
 
 def dropout_forward(X: Real, state: Int64, Y: Real, saved: Int64, p: float = 0.5) -> None:
     """X (*) -> state (2) +=, Y (*), saved (2)"""
+
+def gae(
+    rewards: Real,
+    values: Real,
+    dones: UInt8,
+    last_values: Real,
+    advantages: Real,
+    returns: Real,
+    gamma: float = 0.99,
+    lam: float = 0.95,
+) -> None:
+    """rewards (T N), values (T N), dones (T N), last_values (N)
+    -> advantages (T N), returns (T N)
+    """
 
 def gather_backward(dY: Real, index: Index, dX: Real) -> None:
     """dY (N K M), index (N K M) -> dX (N R M)"""

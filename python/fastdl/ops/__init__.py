@@ -16,6 +16,7 @@ from fastdl.ops.log_softmax import log_softmax, log_softmax_backward
 from fastdl.ops.mse_loss import mse_loss, mse_loss_backward
 from fastdl.ops.relu import relu, relu_backward
 from fastdl.ops.reshape import reshape
+from fastdl.ops.returns import discounted_returns, gae
 from fastdl.ops.smooth_l1_loss import smooth_l1_loss, smooth_l1_loss_backward
 from fastdl.ops.sum import mean, sum  # noqa: A004
 
@@ -28,8 +29,10 @@ __all__ = [
     "batch_norm_backward",
     "cross_entropy",
     "cross_entropy_backward",
+    "discounted_returns",
     "dropout",
     "dropout_backward",
+    "gae",
     "gather",
     "getitem",
     "log_softmax",
