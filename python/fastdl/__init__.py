@@ -33,6 +33,7 @@ __all__ = [
     "backends",
     "capture",
     "compile",
+    "data",
     "get_num_threads",
     "is_grad_enabled",
     "load",
@@ -50,7 +51,7 @@ __all__ = [
     "use_backend",
 ]
 
-_LATE_MODULES = ("sklearn", "testing", "train")
+_LATE_MODULES = ("data", "sklearn", "testing", "train")
 _LATE_NAMES = {"load": "fastdl.io", "save": "fastdl.io"}
 
 
