@@ -244,6 +244,9 @@ def mse_loss_forward(
 def mul_forward(X: Real, other: Real, Y: Real) -> None:
     """X (*), other (*) -> Y (*)"""
 
+def random_index(state: Int64, high: Int64, index: Int64) -> None:
+    """high () -> state (2) +=, index (B)"""
+
 def relu_backward(dY: Real, Y: Real, dX: Real) -> None:
     """dY (*), Y (*) -> dX (*)"""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fastdl import _core
 from fastdl._array import Array, describe
 from fastdl.errors import capture_error
 from fastdl.random import Generator, default_generator
@@ -57,8 +58,7 @@ class ReplayBuffer:
             )
         self._arrays = {n: _zeros(n, field, self._capacity) for n, field in fields.items()}
         self._position = self._size = 0
-        self._uniform = np.empty(0)
-        self._index = np.empty(0, np.int64)
+        self._high, self._index = np.zeros((), np.int64), np.empty(0, np.int64)
 
     @property
     def capacity(self) -> int:
@@ -238,18 +238,19 @@ class ReplayBuffer:
         return dict(out) if type(out) is not dict else out
 
     def _drawn(self, B: int, rng: Generator | np.random.Generator | None) -> Array:
-        """Draw B places; u * size is below size for every u < 1, also after rounding."""
+        if len(self._index) != B:
+            self._index = np.empty(B, np.int64)
         source = default_generator if rng is None else rng
-        numbers = source.numpy() if isinstance(source, Generator) else source
-        if not isinstance(numbers, np.random.Generator):
+        if isinstance(source, Generator):
+            self._high[...] = self._size
+            _core.random_index(source.state, self._high, self._index)
+        elif isinstance(source, np.random.Generator):
+            self._index[:] = source.integers(0, self._size, B)
+        else:
             raise TypeError(
                 "sample: rng must be a fastdl.Generator or a numpy.random.Generator, got "
                 f"{type(rng).__name__}"
             )
-        if len(self._index) != B:
-            self._uniform, self._index = np.empty(B), np.empty(B, np.int64)
-        numbers.random(out=self._uniform)
-        np.multiply(self._uniform, self._size, out=self._index, casting="unsafe")
         return self._index
 
 

@@ -42,6 +42,8 @@ def expanded(x: Array, shape: Shape) -> Array:
     if x.shape == shape:
         return x
     ndim = len(shape)
+    if x.ndim == 0:
+        return np.ndarray(shape, x.dtype, x, 0, (0,) * ndim)
     strides = (0,) * (ndim - x.ndim) + x.strides
     sizes = _padded(x.shape, ndim)
     flat = tuple([0 if size == 1 else s for size, s in zip(sizes, strides, strict=True)])
@@ -75,6 +77,8 @@ def runs(shape: Shape, dims: Iterable[int]) -> list[tuple[int, int, int]]:
     left = sorted(dims)
     if not left:
         return [(1, 1, prod(shape))]
+    if len(left) == len(shape):
+        return [(1, prod(shape), 1)]
     groups, behind, stop = [], 1, len(shape)
     while left:
         last = first = left.pop()

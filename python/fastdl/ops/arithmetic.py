@@ -18,6 +18,7 @@ from fastdl.tensor import ArrayLike, Tensor
 Operand: TypeAlias = "ArrayLike | float"
 
 _NUMBERS = (float, int, np.floating, np.integer)
+_LARGEST = {np.dtype(t): float(np.finfo(t).max) for t in (np.float32, np.float64)}
 
 
 def add(X: Operand, other: Operand, *, out: ArrayLike | None = None) -> ArrayLike:
@@ -126,11 +127,9 @@ def _number(op: str, name: str, value: float, dtype: np.dtype[np.generic]) -> Ar
     ValueError
         If a finite number is infinite in that dtype.
     """
-    with np.errstate(over="ignore"):
-        array = np.array(value, dtype)
-    if array.dtype.kind == "f" and math.isinf(array) and not math.isinf(value):
+    if _LARGEST.get(dtype, math.inf) < abs(float(value)) < math.inf:
         raise ValueError(f"{op}: {name} must be a number that {dtype} can hold, got {value}")
-    return tape.constant(array)
+    return tape.constant(np.array(value, dtype))
 
 
 def _add_backward(p: Pass, node: Node, dY: Array) -> None:

@@ -48,14 +48,15 @@ def gather(X: ArrayLike, dim: int, index: ArrayLike) -> ArrayLike:
     x, i = array_of("gather", "X", X), array_of("gather", "index", index)
     axis = checked_dim("gather", dim, x.ndim)
     rest = removed(x.shape, (axis,))
-    whole = np.expand_dims(i, axis) if i.shape == rest else i
-    if whole.ndim != x.ndim or removed(whole.shape, (axis,)) != rest or x.ndim == 0:
+    single = i.shape == rest
+    if x.ndim == 0 or not (single or (i.ndim == x.ndim and removed(i.shape, (axis,)) == rest)):
         raise ValueError(
             f"gather: index must have the shape of X, {describe(x)}, with any size along dim {dim} "
             f"or without it, got {describe(i)}"
         )
     n, m = prod(x.shape[:axis]), prod(x.shape[axis + 1 :])
-    picks, y = whole.reshape(n, whole.shape[axis], m), np.empty(i.shape, x.dtype)
+    picks = i.reshape(n, 1 if single else i.shape[axis], m)
+    y = np.empty(i.shape, x.dtype)
     _core.gather_forward(x.reshape(n, x.shape[axis], m), picks, y.reshape(picks.shape))
     if not (isinstance(X, Tensor) or isinstance(index, Tensor)):
         return y
