@@ -8,6 +8,9 @@
 namespace fastdl::FASTDL_ISA {
 namespace {
 
+/// Rows up to here are done one number after another, which takes less than joining lanes.
+constexpr int64_t kShortRow = 8;
+
 /// The larger, or the NaN.
 struct MaxOrNan {
   template <class V>
@@ -30,6 +33,11 @@ FASTDL_INLINE void for_each_matrix(const View& X, F&& body) {
 template <class T>
 FASTDL_INLINE T row_amax(const T* x, int64_t R) {
   const T lowest = T(-__builtin_inf());
+  if (R <= kShortRow) {
+    T hi = x[0];
+    for (int64_t r = 1; r < R; ++r) hi = MaxOrNan{}(hi, x[r]);
+    return hi;
+  }
   Wide<T> hi = wide_broadcast(lowest);
   for_each_wide(0, R, [&](int64_t j, int64_t n) FASTDL_UNROLLED {
     const Wide<T> w = load_wide(x + j, n, lowest);

@@ -100,19 +100,35 @@ void forward(const LogSoftmaxForward& op) {
   });
 }
 
+/// dx = dy - exp(y) s
+template <class T>
+FASTDL_INLINE void row_backward(const T* dy, const T* y, T* dx, int64_t C, T s) {
+  const Vec<T> minus_s = broadcast(-s);
+  for_each_vector<T>(0, C, [=](int64_t j, int64_t n) {
+    store(dx + j, fma(exp_of<T>(load(y + j, n)), minus_s, load(dy + j, n)), n);
+  });
+}
+
+/// The sums of n <= kLanes rows of up to 16 numbers; the missing ones repeat the last.
+template <class T>
+FASTDL_INLINE void thin_sums(const T* x, int64_t C, int64_t n, T (&sums)[kLanes<T>]) {
+  Vec<T> v[kLanes<T>];
+  for (int64_t r = 0; r < kLanes<T>; ++r)
+    v[r] = join_parts(load_wide(x + min_of(r, n - 1) * C, C, T(0)), Add{});
+  store(sums, join_rows<T>(v, Add{}));
+}
+
 template <class T>
 void backward(const LogSoftmaxBackward& op) {
   const int64_t B = op.Y.shape[0], C = op.Y.shape[1];
   const T *dY = op.dY.as<T>(), *Y = op.Y.as<T>();
   T* dX = op.dX.as<T>();
   for_each_group<T>(B, C, 3, [=](int64_t first, int64_t n) {
-    for (int64_t i = first; i < first + n; ++i) {
-      const T *dy = dY + i * C, *y = Y + i * C;
-      T* dx = dX + i * C;
-      const Vec<T> s = broadcast(-row_sum(dy, C));
-      for_each_vector<T>(0, C, [=](int64_t j, int64_t lanes) {
-        store(dx + j, fma(exp_of<T>(load(y + j, lanes)), s, load(dy + j, lanes)), lanes);
-      });
+    T sums[kLanes<T>];
+    for (int64_t k = 0; k < n; ++k) {
+      const int64_t at = (first + k) * C, r = k % kLanes<T>;
+      if (C <= kWide && r == 0) thin_sums(dY + at, C, min_of(kLanes<T>, n - k), sums);
+      row_backward(dY + at, Y + at, dX + at, C, C <= kWide ? sums[r] : row_sum(dY + at, C));
     }
   });
 }

@@ -14,11 +14,13 @@ struct SliceBackward {
   int64_t start = 0, step = 1;
   void validate() const {
     const int64_t K = dY.shape[1], R = dX.shape[1];
-    const int64_t last = start + (K - 1) * step;
-    if (K && (start < 0 || start >= R || last < 0 || last >= R))
-      fail_value("slice_backward: start and step must stay in [0, %lld), got %lld ... %lld",
-                 (long long)R, (long long)start, (long long)last);
     if (K > 1 && step == 0) fail_value("slice_backward: step must not be 0, got 0");
+    const bool starts = start >= 0 && start < R;
+    if (K && !(starts && (K == 1 || K - 1 <= (step > 0 ? R - 1 - start : -start) / step)))
+      fail_value(
+          "slice_backward: start and step must stay in [0, %lld), got %lld places from %lld "
+          "by %lld",
+          (long long)R, (long long)K, (long long)start, (long long)step);
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {

@@ -41,6 +41,10 @@ template <class T>
 FASTDL_INLINE void thin_sums(const T* x, int64_t size, int64_t M, double* total) {
   const int64_t rows = size / kLane, rest = size % kLane;
   for (int l = 0; l < kLane; ++l) total[l] = 0;
+  if (rows == 0) {  // short rows, of which there are many
+    for (int64_t i = 0; i < rest; ++i) total[i & (M - 1)] += double(x[i]);
+    return;
+  }
   add_columns(x, kLane, rows, kLane, total);
   if (rest) add_columns(x + rows * kLane, kLane, 1, rest, total);
   for (int64_t w = kLane / 2; w >= M; w /= 2)
