@@ -6,6 +6,7 @@ stacked parameters with the fused Adam of the stack, jax.vmap over the whole jit
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def torch(case: Case) -> Call:
     X, t = map(torch.from_numpy, _batches(case))
     n = case["layers"]
     layers: list[Any] = [nn.Linear(n[0], n[1])]
-    for a, b in zip(n[1:-1], n[2:], strict=True):
+    for a, b in pairwise(n[1:]):
         layers += [nn.ReLU(), nn.Linear(a, b)]
     models = [nn.Sequential(*copy.deepcopy(layers)) for _ in range(case["k"])]
     params, _ = stack_module_state(models)
