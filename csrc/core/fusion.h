@@ -11,7 +11,7 @@
 namespace fastdl {
 
 struct FusionRule {
-  const char *first, *second;  // names of the kernels
+  const char *first, *second;  // Op::name of both, by identity
   bool (*absorb)(void* first, const void* second);
 };
 

@@ -58,19 +58,18 @@ void Program::save_outputs(const std::vector<MemoryBlock>& fresh) {
   for (auto u = uses_.rbegin(); u != uses_.rend() && u->call + 1 == int(calls_.size()); ++u) {
     const MemoryBlock& m = u->memory;
     const auto covers = [&](const MemoryBlock& b) { return b.holds(m.data, m.bytes); };
-    const auto saved = [&](const Saved& s) {
-      return s.at == m.data && int64_t(s.bytes.size()) >= m.bytes;
-    };
+    const auto saved = [&](const Saved& s) { return s.memory.holds(m.data, m.bytes); };
     if (u->role == Role::in || m.bytes == 0) continue;
     if (u->role == Role::out && std::any_of(fresh.begin(), fresh.end(), covers)) continue;
     if (std::any_of(undo_.begin(), undo_.end(), saved)) continue;
-    undo_.push_back({m.data, {m.data, m.data + m.bytes}});
+    undo_.push_back({m, std::make_unique<AlignedMemory>()});
+    std::memcpy(undo_.back().values->reserve(m.bytes), m.data, size_t(m.bytes));
   }
 }
 
 void Program::undo() {
   for (auto s = undo_.rbegin(); s != undo_.rend(); ++s)
-    std::memcpy(s->at, s->bytes.data(), s->bytes.size());
+    std::memcpy(s->memory.data, s->values->data(), size_t(s->memory.bytes));
   undo_.clear();
 }
 

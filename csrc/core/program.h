@@ -232,8 +232,8 @@ class Program {
   int64_t runs_ = 0;
 
   struct Saved {
-    char* at;
-    std::vector<char> bytes;
+    MemoryBlock memory;
+    std::unique_ptr<AlignedMemory> values;
   };
   std::vector<Saved> undo_;
 

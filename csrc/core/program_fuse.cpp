@@ -63,8 +63,8 @@ int Program::only_writer(const Use& reader, const std::vector<MemoryBlock>& owne
 
 bool Program::absorb(int first, int second) {
   for (const FusionRule& rule : fusion_rules()) {
-    if (calls_[first].entry->name != std::string(rule.first)) continue;
-    if (calls_[second].entry->name != std::string(rule.second)) continue;
+    if (calls_[first].entry->name != rule.first) continue;
+    if (calls_[second].entry->name != rule.second) continue;
     if (!may_move_up(first, second)) return false;
     if (rule.absorb(main_.at(calls_[first].offset), main_.at(calls_[second].offset))) return true;
   }
@@ -73,6 +73,8 @@ bool Program::absorb(int first, int second) {
 
 void Program::fuse(const std::vector<MemoryBlock>& owned) {
   for (int second = 1; second < int(calls_.size()); ++second) {
+    const auto fits = [&](const FusionRule& r) { return r.second == calls_[second].entry->name; };
+    if (std::none_of(fusion_rules().begin(), fusion_rules().end(), fits)) continue;
     for (size_t u = 0; u < uses_.size(); ++u) {
       if (uses_[u].call != second) continue;
       const int first = only_writer(uses_[u], owned);

@@ -74,7 +74,7 @@ class Recording:
         known = {(id(obj), name): value for obj, name, value in guards}
         changed = [s for s in finals if known.get((id(s[0]), s[1]), _NOTHING) is not s[2]]
         self._constants, self.finals = recorder.constants, finals
-        self.steady = all(known.get((id(obj), name), value) is value for obj, name, value in finals)
+        self.steady = not any((id(obj), name) in known for obj, name, _ in changed)
         self._guards = guards
         #: What `_core` needs to replay this.
         self.parts = (self.program, guards, changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def user_line() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+@functools.cache  # asked for every frame of every recorded call
 def _is_library(filename: str) -> bool:
     standard = filename.startswith(_STANDARD) and "site-packages" not in filename
     return standard or filename.startswith(_LIBRARY)
