@@ -41,7 +41,8 @@ void set_recording(Program* p) { recording_program = p; }
 void Program::add_use(const View& v, size_t offset, const ArraySpec& spec) {
   const auto [first, last] = extent(v);
   char* data = const_cast<char*>(first);
-  Use use{offset, int(calls_.size()), spec.role, spec.optional, {data, last - first}, 0};
+  Use use{offset, int(calls_.size()), spec.role, spec.optional, false, {data, last - first}, 0};
+  use.counts = v.dtype == DType::i32 || v.dtype == DType::i64 || v.dtype == DType::u8;
   use.shift = static_cast<const char*>(v.data) - first;
   for (size_t i = 0; i < slots_.size(); ++i) {
     const MemoryBlock slot{static_cast<char*>(slots_[i].data), slots_[i].bytes()};
@@ -168,20 +169,24 @@ void Program::bind(Instance& instance, const std::vector<View>& inputs,
 
 void Program::validate(Instance& instance) const {
   for (const Call& c : calls_)
-    if (c.entry->validate) c.entry->validate(instance.at(c.offset));
+    if (c.entry->validate && !c.late) c.entry->validate(instance.at(c.offset));
 }
 
 void Program::execute(Instance& instance) {
   const Workspace ws = workspace_for(scratch_);
   if (&instance == &main_ && ++runs_ % kTimedEvery == 2) return execute_timed(instance, ws);
   const Backend& b = backend();
-  for (const Call& c : calls_) c.entry->run(b, instance.at(c.offset), ws);
+  for (const Call& c : calls_) {
+    if (c.late) c.entry->validate(instance.at(c.offset));
+    c.entry->run(b, instance.at(c.offset), ws);
+  }
 }
 
 void Program::execute_timed(Instance& instance, const Workspace& ws) {
   const Backend& b = backend();
   double start = now();
   for (Call& c : calls_) {
+    if (c.late) c.entry->validate(instance.at(c.offset));
     c.entry->run(b, instance.at(c.offset), ws);
     const double stop = now();
     c.seconds = c.timed++ ? std::min(c.seconds, stop - start) : stop - start;

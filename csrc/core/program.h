@@ -40,7 +40,7 @@ class Program {
     main_.ops.resize(main_.ops.size() + (sizeof(Op) + 7) / 8);
     std::memcpy(main_.at(offset), &op, sizeof op);
     entry<Op>.locate(*this, offset, &op);
-    calls_.push_back({&entry<Op>, offset, {}, 0, 0});
+    calls_.push_back({&entry<Op>, offset, {}, 0, 0, false});
     const Scratch s = scratch_of(op);
     if (s.shared_bytes > scratch_.shared_bytes) scratch_.shared_bytes = s.shared_bytes;
     if (s.thread_bytes > scratch_.thread_bytes) scratch_.thread_bytes = s.thread_bytes;
@@ -69,6 +69,7 @@ class Program {
   class Run;
   /// Binds the slots to `inputs` and runs every call; `outputs` are filled with the results.  All
   /// checks come first: a wrong count, dtype, shape or value throws and nothing has been written.
+  /// (An index that the program itself computes can only be checked when it is there.)
   void run(std::vector<View> inputs, std::vector<void*> outputs = {});
   /// What a run costs, in bytes moved or equivalent (see run_chunks).
   double work() const;
@@ -136,15 +137,16 @@ class Program {
     std::string where;
     double seconds;
     int64_t timed;
+    bool late;  // checks values that earlier calls compute, so it is checked when its turn comes
   };
   /// One array argument of a recorded call.  Later its pointer is base of (home, index) + delta.
   struct Use {
     size_t view;  // offset of the View in the ops
     int call;
     Role role;
-    bool optional;
-    MemoryBlock memory;  // what it covered when it was recorded
-    int64_t shift;       // from the start of `memory` to its first element
+    bool optional, counts;  // counts: holds integers
+    MemoryBlock memory;     // what it covered when it was recorded
+    int64_t shift;          // from the start of `memory` to its first element
     Home home = Home::fixed;
     int index = 0;
     int64_t delta = 0;
@@ -209,6 +211,7 @@ class Program {
   void leave_out(Use& u);
   void drop_dead_calls();
   void remove_calls(const std::vector<bool>& live);
+  void find_late_checks();
   void place_temporaries();
   void prepare(Instance& instance) const;
   std::unique_ptr<Instance> take_spare();

@@ -49,7 +49,7 @@ void Program::settle_homes(const std::vector<MemoryBlock>& owned, std::vector<Fr
 
 /// Where a result is when the calls have run: in an input, a temporary, or where it was.
 Program::Use Program::place_of(const View& result) const {
-  Use place{0, 0, Role::in, false, {static_cast<char*>(result.data), result.bytes()}, 0};
+  Use place{0, 0, Role::in, false, false, {static_cast<char*>(result.data), result.bytes()}, 0};
   const auto found = [&](Home home, int index, char* start, int64_t size) {
     if (!MemoryBlock{start, size}.holds(place.memory.data, place.memory.bytes)) return false;
     place.home = home, place.index = index, place.delta = place.memory.data - start;
@@ -135,6 +135,19 @@ void Program::remove_calls(const std::vector<bool>& live) {
   uses_ = std::move(uses);
 }
 
+/// A call that checks integers (labels, indices) which an earlier call writes.
+void Program::find_late_checks() {
+  const auto meet = [](const MemoryBlock& a, const MemoryBlock& b) {
+    return a.data < b.data + b.bytes && b.data < a.data + a.bytes;
+  };
+  for (const Use& u : uses_) {
+    if (!u.counts || u.role == Role::out || !calls_[u.call].entry->validate) continue;
+    for (const Use& w : uses_)
+      if (w.call < u.call && w.role != Role::in && meet(u.memory, w.memory))
+        calls_[u.call].late = true;
+  }
+}
+
 void Program::place_temporaries() {
   for (Lifetime& t : temporaries_) t.first = int(calls_.size()), t.last = -1;
   for (const Use& u : uses_) {
@@ -162,6 +175,7 @@ std::vector<Program::Frozen> Program::finish(const std::vector<MemoryBlock>& own
   undo_.clear();
   adopt_results();
   drop_dead_calls();
+  find_late_checks();
   place_temporaries();
   pure_ = std::none_of(uses_.begin(), uses_.end(), [](const Use& u) {
     return u.role != Role::in && (u.home == Home::fixed || u.home == Home::slot);

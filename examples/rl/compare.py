@@ -17,7 +17,7 @@ import with_torch
 from cartpole import THRESHOLD, report
 
 mpl.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 AGENTS = {
     "DQN": (dqn.train, {"fastdl": dqn.DQN, "torch": with_torch.DQN}),

@@ -1,7 +1,7 @@
 """DQN (Mnih et al., 2015) on CartPole: one native call per update of the network.
 
-The captured update holds everything: the target network's forward pass, the Huber loss, the backward
-pass, Adam, and the slow copy of the weights into the target network.
+The captured update holds everything: the target network's forward pass, the Huber loss, the
+backward pass, Adam, and the slow copy of the weights into the target network.
 
     pip install fastdl gymnasium
     python examples/rl/dqn.py [SEED [STEPS]]

@@ -1,9 +1,11 @@
 """The agents of dqn.py and reinforce.py written in PyTorch, for comparison; see compare.py."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
-from dqn import LR as DQN_LR
 from dqn import GAMMA, TAU
+from dqn import LR as DQN_LR
 from reinforce import LR as REINFORCE_LR
 from torch import nn
 from torch.nn import functional
@@ -13,7 +15,7 @@ torch.set_num_threads(1)  # the nets are too small for more
 
 def mlp(*sizes):
     layers = []
-    for n, m in zip(sizes[:-1], sizes[1:], strict=True):
+    for n, m in pairwise(sizes):
         layers += [nn.Linear(n, m), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
