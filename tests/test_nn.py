@@ -245,6 +245,8 @@ def test_mlp_forms_are_the_same():
         assert [p.shape for p in model.parameters()] == [(4, 8), (8,), (8, 2), (2,)]
     kinds = [type(m).__name__ for m in nn.MLP(4, 8, 2, norm="batch", dropout=0.5)]
     assert kinds == ["Affine", "BatchNorm1d", "ReLU", "Dropout", "Affine"]
+    kinds = [type(m).__name__ for m in nn.MLP(4, 8, 2, norm="batch", activation="tanh")]
+    assert kinds == ["Affine", "BatchNorm1d", "Tanh", "Affine"]
     with pytest.raises(ValueError, match="sizes must be"):
         nn.MLP(4)
     with pytest.raises(ValueError, match="activation must be"):
@@ -253,13 +255,13 @@ def test_mlp_forms_are_the_same():
         nn.MLP(4, 2, norm="layer")
 
 
-def test_mlp_computes_the_formula():
-    model = nn.MLP(4, 8, 2, dtype=np.float64)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_mlp_computes_the_formula(activation):
+    model = nn.MLP(4, 8, 2, activation=activation, dtype=np.float64)
+    act = np.tanh if activation == "tanh" else lambda z: np.maximum(z, 0)
     W1, b1, W2, b2 = (p.numpy() for p in model.parameters())
     X = np.random.default_rng(0).normal(size=(5, 4))
-    np.testing.assert_allclose(
-        model(X), np.maximum(X @ W1 + b1, 0) @ W2 + b2, rtol=1e-13, atol=1e-14
-    )
+    np.testing.assert_allclose(model(X), act(X @ W1 + b1) @ W2 + b2, rtol=1e-13, atol=1e-14)
 
 
 def test_batch_norm_layer_follows_torch():
@@ -342,7 +344,7 @@ def test_bad_layers():
         nn.Affine(3.0, 2)
     with pytest.raises(ValueError, match="out_features must be >= 0, got -2"):
         nn.Affine(3, -2)
-    with pytest.raises(ValueError, match="activation must be None or 'relu'"):
+    with pytest.raises(ValueError, match="activation must be None, 'relu', 'tanh', got"):
         nn.Affine(3, 2, activation="gelu")
     with pytest.raises(TypeError, match="every entry must be a Module, got function"):
         nn.Sequential(nn.ReLU(), lambda x: x)

@@ -23,7 +23,7 @@ struct ArraySpec {
   bool strided = false;  // any strides; otherwise C-contiguous
 };
 
-enum class Activation : uint8_t { none, relu };
+enum class Activation : uint8_t { none, relu, tanh };
 enum class Reduction : uint8_t { none, sum, mean };
 
 /// Names of an enum's values, in order, ending with null.
@@ -31,7 +31,7 @@ template <class E>
 struct EnumNames;
 template <>
 struct EnumNames<Activation> {
-  static constexpr const char* value[] = {"none", "relu", nullptr};
+  static constexpr const char* value[] = {"none", "relu", "tanh", nullptr};
 };
 template <>
 struct EnumNames<Reduction> {

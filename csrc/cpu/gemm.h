@@ -15,11 +15,13 @@
 namespace fastdl::FASTDL_ISA {
 namespace {
 
-/// What happens to a finished element: C = act(sum + bias), or C += sum.
+/// What happens to a finished element: C = act(sum + bias), or C = sum act'(z) where y = act(z) is
+/// given, or C += sum.
 template <class T>
 struct Epilogue {
   const T* bias = nullptr;  // by column
-  bool relu = false;
+  Activation activation = Activation::none;
+  const T* y = nullptr;  // M x N, in rows of ldc as C
   bool accumulate = false;
 };
 
@@ -30,6 +32,7 @@ struct Product {
   T* C;
   int64_t ldc;
   Epilogue<T> e;
+  T* sums = nullptr;  // receives the sums of B's columns too, or is added to as C
 };
 
 /// A piece of C: rows [i0, i1), columns [j0, j1).
@@ -85,13 +88,32 @@ void pack_panel(const Matrix<T>& B, int64_t kc, int64_t cols, T* to) {
     pack_transposed(B.data + j * B.col, B.col, max_of(0, min_of(L, cols - j)), kc, to + j, NV * L);
 }
 
+/// sums_j (+)= sum_k B_kj over one k-block.  The rows of B form eight chains, k mod 8, which hides the
+/// latency of an addition; the chains are joined in a fixed order.
+template <class T>
+__attribute__((noinline)) void sum_columns(const T* B, int64_t ldb, int64_t kc, int64_t cols,
+                                           T* sums, bool add) {
+  for_each_vector<T>(0, cols, [=](int64_t j, int64_t n) {
+    const T* b = B + j;
+    Vec<T> s[8] = {};
+    int64_t k = 0;
+    for (; k + 8 <= kc; k += 8, b += 8 * ldb)
+      unroll<8>([&](auto i) FASTDL_UNROLLED { s[i] = s[i] + load(b + i * ldb, n); });
+    for (; k < kc; ++k, b += ldb) s[0] = s[0] + load(b, n);
+    unroll<4>([&](auto i) FASTDL_UNROLLED { s[i] = s[i] + s[i + 4]; });
+    s[0] = (s[0] + s[2]) + (s[1] + s[3]);
+    store(sums + j, add ? load(sums + j, n) + s[0] : s[0], n);
+  });
+}
+
 /// The k-block of one panel against all rows of the piece.
 template <class T, int NV, bool kUnitRows>
 void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t rows,
-                      int64_t row_step, const Matrix<T>& B, T* panel) {
+                      int64_t row_step, const Matrix<T>& B, T* panel, T* sums) {
   constexpr int MR = kRowsOf<NV>;
   constexpr int NR = NV * kLanes<T>;
   T* const C = c.C;
+  const T* const y = c.y;
   c.B = B.data, c.ldb = B.row;
   const bool one_tile = rows <= row_step;
   bool in_panel = B.col != 1 || (one_tile && c.cols < NR);
@@ -99,6 +121,7 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
   for (int64_t i = 0; i < rows; i += row_step) {
     const int64_t n = min_of(row_step, rows - i);
     c.C = C + i * c.ldc;
+    c.y = y ? y + i * c.ldc : nullptr;
     c.A = packed_a ? Matrix<T>{A.data + i / row_step * packed_tile_size<T>(row_step, c.kc), 1, n}
                    : A.at(i, 0);
     c.next = panel, c.next_step = 0;
@@ -112,6 +135,7 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
       in_panel = true;
     }
   }
+  if (sums) sum_columns(c.B, c.ldb, c.kc, c.cols, sums, c.add);
 }
 
 /// Packed rows pay when several panels read them, or when their stride maps them to the same few
@@ -126,11 +150,11 @@ FASTDL_INLINE bool should_pack_a(const Product<T>& p, const Piece& piece) {
 
 template <class T, int NV>
 FASTDL_INLINE void one_panel(const TileCall<T>& c, const Matrix<T>& A, bool packed, int64_t rows,
-                             int64_t row_step, const Matrix<T>& B, T* panel) {
+                             int64_t row_step, const Matrix<T>& B, T* panel, T* sums) {
   if (packed || A.row == 1)
-    panel_times_rows<T, NV, true>(c, A, packed, rows, row_step, B, panel);
+    panel_times_rows<T, NV, true>(c, A, packed, rows, row_step, B, panel, sums);
   else
-    panel_times_rows<T, NV, false>(c, A, packed, rows, row_step, B, panel);
+    panel_times_rows<T, NV, false>(c, A, packed, rows, row_step, B, panel, sums);
 }
 
 /// All panels of a piece for one k-block.  NV vectors wide while they last, then narrower.
@@ -156,12 +180,14 @@ void block_of_piece(const Product<T>& p, const Piece& piece, int64_t k0, int64_t
     c.kc = kc, c.C = p.C + piece.i0 * p.ldc + j, c.ldc = p.ldc, c.cols = cols;
     c.add = k0 > 0 || p.e.accumulate;
     c.bias = done && p.e.bias ? p.e.bias + j : nullptr;
-    c.relu = done && p.e.relu;
+    c.activation = done ? p.e.activation : Activation::none;
+    c.y = p.e.y ? p.e.y + (c.C - p.C) : nullptr;
     const Matrix<T> B = p.B.at(k0, j);
+    T* const sums = p.sums && piece.i0 == 0 ? p.sums + j : nullptr;
     if (cols > L)
-      one_panel<T, NV>(c, A, pack, rows, step, B, panel);
+      one_panel<T, NV>(c, A, pack, rows, step, B, panel, sums);
     else
-      one_panel<T, 1>(c, A, pack, rows, step, B, panel);
+      one_panel<T, 1>(c, A, pack, rows, step, B, panel, sums);
     j += cols;
   }
 }

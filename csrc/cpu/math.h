@@ -1,5 +1,5 @@
 #pragma once
-// exp and log of vectors, below 1 ulp, with the same bits on every ISA that has fma.
+// exp and log of vectors, below 1 ulp, and tanh, below 2, with the same bits on every ISA that has fma.
 //
 // The polynomials are minimax: Remez exchange in 50-digit arithmetic on the reduced interval, with
 // the weight that makes the *relative* error of the result level; then each coefficient is rounded
@@ -26,6 +26,10 @@ struct Constants<float> {
                                    0x1.6a248cp-10f};
   // (2 atanh(s) - 2 s) / s^3 in z = s^2 on s <= (sqrt 2 - 1) / (sqrt 2 + 1); 2^-37.6
   static constexpr float kLog[] = {0x1.555554p-1f, 0x1.999a7ap-2f, 0x1.2438fp-2f, 0x1.e2f34p-3f};
+  // (tanh(x) / x - 1) / x^2 in x^2 on |x| <= kTanhSmall; relative error of tanh x 2^-29.8
+  static constexpr float kTanh[] = {-0x1.55554ap-2f, 0x1.110d26p-3f, -0x1.b9287ap-5f,
+                                    0x1.593d04p-6f, -0x1.9b3036p-8f};
+  static constexpr float kTanhSmall = 0.55f, kTanhMax = 10;  // tanh rounds to 1 from 9.02 on
   static constexpr int32_t kSqrtHalf = 0x3f3504f3;
 };
 
@@ -45,6 +49,12 @@ struct Constants<double> {
   static constexpr double kLog[] = {
       0x1.5555555555592p-1, 0x1.999999997fef9p-2, 0x1.24924941e0db7p-2, 0x1.c71c52159ebafp-3,
       0x1.74663c90349bdp-3, 0x1.39a1f35fb4263p-3, 0x1.2f034b44c8e47p-3};
+  // as above; 2^-60.6
+  static constexpr double kTanh[] = {
+      -0x1.555555555554fp-2,  0x1.111111111079fp-3,  -0x1.ba1ba1b97d887p-5,  0x1.664f485970a0fp-6,
+      -0x1.226e2f147d085p-7,  0x1.d6d29b9798d05p-9,  -0x1.7d8fd3bab4f42p-10, 0x1.3483af1d3d042p-11,
+      -0x1.e96fcc9d9fdd4p-13, 0x1.5d747062c9856p-14, -0x1.471147bb3368dp-16};
+  static constexpr double kTanhSmall = 0.55, kTanhMax = 20;  // from 19.07 on
   static constexpr int64_t kSqrtHalf = 0x3fe6a09e667f3bcd;
 };
 
@@ -87,7 +97,7 @@ FASTDL_INLINE Vec<T> scale_by_power_of_2(Vec<T> p, Vec<T> n, Vec<T> rounded, Vec
 #endif
 }
 
-/// e^x for x <= 0 (or NaN): x = n ln 2 + r with |r| <= ln 2 / 2, and e^x = 2^n e^r.
+/// e^x for x <= kExpMax (or NaN), which all x <= 0 are: x = n ln 2 + r with |r| <= ln 2 / 2, and e^x = 2^n e^r.
 template <class T>
 FASTDL_INLINE Vec<T> exp_of_negative(Vec<T> x) {
   using K = Constants<T>;
@@ -145,6 +155,25 @@ FASTDL_INLINE Vec<T> log_of(Vec<T> x) {
 }
 FASTDL_INLINE Vec<float> log(Vec<float> x) { return log_of<float>(x); }
 FASTDL_INLINE Vec<double> log(Vec<double> x) { return log_of<double>(x); }
+
+/// tanh x, on |x| = a with the sign put back: a + a^3 t(a^2) below kTanhSmall, 1 - 2 / (e^2a + 1) from
+/// there on, where the result is above 1/2 and the errors of the quotient count half or less.
+template <class T>
+FASTDL_INLINE Vec<T> tanh_of(Vec<T> x) {
+  using K = Constants<T>;
+  typedef Bits<T> V __attribute__((vector_size(kVectorBytes)));
+  constexpr Bits<T> kSign = Bits<T>{1} << (sizeof(T) * 8 - 1);
+  const Vec<T> one = broadcast(T(1)), top = broadcast(K::kTanhMax);
+  const V sign = (V)x & kSign;
+  const Vec<T> a = (Vec<T>)((V)x & ~kSign), z = a * a;
+  const Vec<T> lower = fma(a * z, polynomial(z, K::kTanh), a);
+  const Vec<T> bounded = top < a ? top : a;  // keeps NaN
+  const Vec<T> e = exp_of_negative<T>(bounded + bounded);
+  const Vec<T> upper = one - broadcast(T(2)) / (e + one);
+  return (Vec<T>)((V)select<T>(a < broadcast(K::kTanhSmall), lower, upper) | sign);
+}
+FASTDL_INLINE Vec<float> tanh(Vec<float> x) { return tanh_of<float>(x); }
+FASTDL_INLINE Vec<double> tanh(Vec<double> x) { return tanh_of<double>(x); }
 
 }  // namespace
 }  // namespace fastdl::FASTDL_ISA

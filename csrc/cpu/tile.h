@@ -9,7 +9,7 @@
 // accumulators, more columns for each pass over A.
 #include <utility>
 
-#include "cpu/loop.h"
+#include "cpu/activation.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
@@ -37,11 +37,12 @@ struct TileCall {
   int64_t ldb;
   T* C;  // MR rows, `ldc` apart
   int64_t ldc;
-  int64_t cols;   // <= NV vectors
-  bool add;       // C += instead of C =
-  const T* bias;  // null unless this is the last k-block
-  bool relu;      // likewise
-  T* pack;        // ReadB::pack: B is also copied here, in rows of NV vectors
+  int64_t cols;           // <= NV vectors
+  bool add;               // C += instead of C =
+  const T* bias;          // null unless this is the last k-block
+  Activation activation;  // likewise none
+  const T* y;             // if not null, C goes through act' at y, which lies as C does
+  T* pack;                // ReadB::pack: B is also copied here, in rows of NV vectors
   const T* next;  // what the next tile will read of B is prefetched meanwhile, a row per step of k,
   int64_t next_step;  // this far apart
 };
@@ -70,6 +71,23 @@ struct RowsOfA {
   }
 };
 
+/// The activation of a finished tile that is still in L1, for those that are too long to be inlined
+/// into every tile: all but relu.
+template <class T>
+__attribute__((noinline)) void activate_tile(const TileCall<T>& c, int rows) {
+  if (c.activation == Activation::none || c.activation == Activation::relu) return;
+  with_activation(c.activation, [&](auto act) {
+    using Act = decltype(act);
+    for (int i = 0; i < rows; ++i)
+      for_each_vector<T>(i * c.ldc, i * c.ldc + c.cols, [&](int64_t j, int64_t n) {
+        const Vec<T> v = load(c.C + j, n);
+        store(c.C + j,
+              c.y ? Act::template backward<T>(v, load(c.y + j, n)) : Act::template forward<T>(v),
+              n);
+      });
+  });
+}
+
 /// The epilogue of a tile that ends inside its last vectors: rare, so one copy serves all tiles.
 template <class T>
 __attribute__((noinline)) void finish_partial_tile(const TileCall<T>& c, const T* acc, int rows,
@@ -79,7 +97,8 @@ __attribute__((noinline)) void finish_partial_tile(const TileCall<T>& c, const T
       Vec<T> v = load(acc + i * width + j, n);
       if (c.add) v = load(c.C + i * c.ldc + j, n) + v;
       if (c.bias) v = v + load(c.bias + j, n);
-      if (c.relu) v = relu(v);
+      if (c.activation == Activation::relu)
+        v = c.y ? Relu::backward<T>(v, load(c.y + i * c.ldc + j, n)) : relu(v);
       store(c.C + i * c.ldc + j, v, n);
     });
 }
@@ -95,13 +114,20 @@ FASTDL_INLINE void finish_tile(const TileCall<T>& c, Vec<T> (&acc)[MR][NV]) {
   if (c.cols != NV * L) {
     alignas(64) T copy[MR * NV * L];
     each([&](auto i, auto j, T*) FASTDL_UNROLLED { store(copy + (i * NV + j) * L, acc[i][j]); });
-    return finish_partial_tile(c, copy, MR, NV * L);
+    finish_partial_tile(c, copy, MR, NV * L);
+    return activate_tile(c, MR);
   }
   if (c.add) each([&](auto i, auto j, T* p) FASTDL_UNROLLED { acc[i][j] = load(p) + acc[i][j]; });
   if (c.bias)
     each([&](auto i, auto j, T*) FASTDL_UNROLLED { acc[i][j] = acc[i][j] + load(c.bias + j * L); });
-  if (c.relu) each([&](auto i, auto j, T*) FASTDL_UNROLLED { acc[i][j] = relu(acc[i][j]); });
+  const bool is_relu = c.activation == Activation::relu;
+  if (is_relu && !c.y)
+    each([&](auto i, auto j, T*) FASTDL_UNROLLED { acc[i][j] = relu(acc[i][j]); });
+  if (is_relu && c.y)
+    each([&](auto i, auto j, T* p)
+             FASTDL_UNROLLED { acc[i][j] = Relu::backward<T>(acc[i][j], load(c.y + (p - c.C))); });
   each([&](auto i, auto j, T* p) FASTDL_UNROLLED { store(p, acc[i][j]); });
+  if (!is_relu && c.activation != Activation::none) activate_tile(c, MR);
 }
 
 template <class T, int MR, int NV, bool kUnitRows, ReadB kRead>

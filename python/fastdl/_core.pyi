@@ -66,15 +66,17 @@ def affine_backward(
     db: Real | None = None,
     activation: str = "none",
     accumulate: bool = False,
+    input_activation: str = "none",
 ) -> None:
     """dY (B m), X (B n), W (n m), Y (B m)? -> dX (B n)?, dW (n m)?, db (m)?
-    activation: none relu
+    activation: none relu tanh
+    input_activation: none relu tanh
     """
 
 @overload
 def affine_forward(X: Real, W: Real, b: Real | None, Y: Real, activation: str = "none") -> None:
     """X (B n), W (n m), b (m)? -> Y (B m)
-    activation: none relu
+    activation: none relu tanh
     """
 
 @overload
@@ -298,6 +300,12 @@ def sub_forward(X: Real, other: Real, Y: Real) -> None:
 
 def sum_forward(X: Real, Y: Real, count: int = 1) -> None:
     """X (N R M) -> Y (N M)"""
+
+def tanh_backward(dY: Real, Y: Real, dX: Real) -> None:
+    """dY (*), Y (*) -> dX (*)"""
+
+def tanh_forward(X: Real, Y: Real) -> None:
+    """X (*) -> Y (*)"""
 
 class Program:
     """A recorded sequence of kernel calls that replays natively.

@@ -148,17 +148,22 @@ class no_grad:  # noqa: N801  (torch's name)
 
 
 class Node:
-    """One operation on the tape."""
+    """One operation on the tape, and the activation that its result is the output of, or "none"."""
 
-    __slots__ = ("backward", "inputs", "saved", "seq")
+    __slots__ = ("activation", "backward", "inputs", "saved", "seq")
 
     def __init__(
-        self, inputs: tuple[Tensor | None, ...], backward: Backward, saved: tuple[Any, ...]
+        self,
+        inputs: tuple[Tensor | None, ...],
+        backward: Backward,
+        saved: tuple[Any, ...],
+        activation: str = "none",
     ) -> None:
         self.seq: int = _next_seq()
         self.inputs = inputs
         self.backward: Backward | None = backward
         self.saved = saved
+        self.activation = activation
 
     def free(self) -> None:
         """Drop everything the backward pass needed."""
@@ -170,14 +175,35 @@ class Pass:
 
     An operation asks `place` (or `pair`) where to write a gradient and hands it in with `add`.  A
     leaf's first gradient is written straight into the leaf's own buffer.
+
+    The derivative of an activation is taken once, where it costs least: an operation that can
+    multiply the gradient of its input by act'(input) on the way asks `take_derivative`, and the
+    operation of that input is told by `must_differentiate`.
     """
 
-    __slots__ = ("_grads", "_owned", "_stored")
+    __slots__ = ("_differentiated", "_grads", "_owned", "_stored", "_uses")
 
-    def __init__(self) -> None:
+    def __init__(self, uses: dict[Node, int] | None = None) -> None:
         self._grads: dict[Node, Array] = {}
         self._owned: set[Node] = set()
         self._stored: list[Tensor] = []
+        self._uses = uses or {}
+        self._differentiated: set[Node] = set()
+
+    def take_derivative(self, t: Tensor) -> str:
+        """Return the activation through which the caller's gradient of ``t`` has to go, or "none".
+
+        Only the single user of ``t`` in this pass may do it: gradients must add up first.
+        """
+        node = t._node
+        if node is None or node.activation == "none" or self._uses.get(node) != 1:
+            return "none"
+        self._differentiated.add(node)
+        return node.activation
+
+    def must_differentiate(self, node: Node) -> bool:
+        """Return whether the gradient of ``node`` still has to go through its activation."""
+        return node.activation != "none" and node not in self._differentiated
 
     def place(self, t: Tensor) -> Array:
         """Return an array for the gradient of ``t``, to be overwritten."""
@@ -238,8 +264,9 @@ def _adds(t: Tensor | None) -> bool:
     return t is None or (t._grad is not None and t._node is None)
 
 
-def _reachable(root: Node) -> list[Node]:
-    seen = {root}
+def _reachable(root: Node) -> dict[Node, int]:
+    """Return the nodes that ``root`` depends on, latest first, and how often each is used there."""
+    uses = {root: 0}
     stack = [root]
     while stack:
         node = stack.pop()
@@ -249,10 +276,13 @@ def _reachable(root: Node) -> list[Node]:
                 "freed; pass retain_graph=True to the first pass, or run the forward pass again"
             )
         for t in node.inputs:
-            if t is not None and t._node is not None and t._node not in seen:
-                seen.add(t._node)
+            if t is None or t._node is None:
+                continue
+            if t._node not in uses:
+                uses[t._node] = 0
                 stack.append(t._node)
-    return sorted(seen, key=lambda node: node.seq, reverse=True)
+            uses[t._node] += 1
+    return {n: uses[n] for n in sorted(uses, key=lambda node: node.seq, reverse=True)}
 
 
 def backward(root: Tensor, grad: Array, retain_graph: bool) -> None:
@@ -263,10 +293,10 @@ def backward(root: Tensor, grad: Array, retain_graph: bool) -> None:
             recorder.read(root, "_grad")
         Pass().add(root, grad, owned=False)
         return
-    order = _reachable(root._node)
+    uses = _reachable(root._node)
     if recorder is not None:
-        for node in order:
+        for node in uses:
             for t in node.inputs:
                 if t is not None and t._node is None:
                     recorder.read(t, "_grad")
-    Pass().run(order, grad, retain_graph)
+    Pass(uses).run(list(uses), grad, retain_graph)

@@ -1,4 +1,7 @@
-"""Y = act(X W + b);  dZ = dY act'(Z);  dX = dZ W^T,  dW = X^T dZ,  db = sum_i dZ_i."""
+"""Y = act(X W + b).
+
+dZ = dY act'(Z);  dX = (dZ W^T) act_below'(X),  dW = X^T dZ,  db = sum_i dZ_i
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,18 @@ def affine_forward(
     X: Array, W: Array, b: Array | None = None, activation: str = "none"
 ) -> dict[str, Array]:
     Z = X @ W if b is None else X @ W + b
-    return {"Y": np.maximum(Z, 0) if activation == "relu" else Z}
+    return {
+        "Y": {"relu": lambda: np.maximum(Z, 0), "tanh": lambda: np.tanh(Z)}.get(
+            activation, lambda: Z
+        )()
+    }
+
+
+def through(activation: str, dY: Array, Y: Array) -> Array:
+    """dY act'(Z), with Y = act(Z)."""
+    if activation == "relu":
+        return np.where(Y <= 0, 0, dY).astype(dY.dtype)
+    return dY * (1 - Y * Y) if activation == "tanh" else dY
 
 
 def affine_backward(
@@ -22,9 +36,10 @@ def affine_backward(
     db: Array | None = None,
     activation: str = "none",
     accumulate: bool = False,
+    input_activation: str = "none",
 ) -> dict[str, Array]:
-    dZ = np.where(Y <= 0, 0, dY).astype(dY.dtype) if activation == "relu" else dY
-    new = {"dX": dZ @ W.T, "dW": X.T @ dZ, "db": dZ.sum(axis=0)}
+    dZ = through(activation, dY, Y)
+    new = {"dX": through(input_activation, dZ @ W.T, X), "dW": X.T @ dZ, "db": dZ.sum(axis=0)}
     if accumulate:
         new["dW"] = new["dW"] if dW is None else dW + new["dW"]
         new["db"] = new["db"] if db is None else db + new["db"]
@@ -42,13 +57,17 @@ def backward_scale(
     dY: Array,
     X: Array,
     W: Array,
+    Y: Array | None = None,
     dW: Array | None = None,
     db: Array | None = None,
-    **attributes: object,
+    activation: str = "none",
+    input_activation: str = "none",
+    **others: object,
 ) -> dict[str, Array]:
+    dY = through(activation, dY, Y)
     added_W, added_b = (0 if a is None else np.nan_to_num(a) ** 2 for a in (dW, db))
     return {
-        "dX": np.sqrt(dY**2 @ W.T**2),
+        "dX": np.abs(through(input_activation, np.sqrt(dY**2 @ W.T**2), X)),
         "dW": np.sqrt(X.T**2 @ dY**2 + added_W),
         "db": np.sqrt((dY**2).sum(axis=0) + added_b),
     }
@@ -70,6 +89,9 @@ FORWARD_CASES = [
     Case(B=29, n=65, m=33, activation="relu", without="b"),
     Case(B=131, n=300, m=141, activation="relu"),
     Case(B=4, n=0, m=5, activation="relu"),
+    Case(B=3, n=5, m=7, activation="tanh"),
+    Case(B=131, n=300, m=141, activation="tanh"),
+    Case(B=29, n=65, m=64, activation="tanh", without="b"),
     Case(B=4, n=0, m=5, without="b"),
 ]
 
@@ -87,12 +109,20 @@ BACKWARD_CASES = [
     Case(B=29, n=65, m=33, without="dX dW", activation="relu"),
     Case(B=131, n=300, m=141, activation="relu"),
     Case(B=131, n=300, m=141, activation="relu", accumulate=True),
+    Case(B=29, n=65, m=33, activation="tanh", accumulate=True),
+    Case(B=131, n=300, m=141, activation="tanh", input_activation="relu"),
+    Case(B=29, n=65, m=33, input_activation="relu"),
+    Case(B=131, n=128, m=300, input_activation="relu"),
+    Case(B=131, n=300, m=141, input_activation="tanh"),
+    Case(B=29, n=64, m=33, activation="relu", input_activation="tanh"),
+    Case(B=29, n=64, m=33, input_activation="tanh", without="dX"),
+    Case(B=3, n=5, m=0, input_activation="relu"),
     Case(B=0, n=4, m=3, accumulate=True),
     Case(B=0, n=4, m=3, activation="relu"),
     Case(B=3, n=0, m=3, activation="relu", accumulate=True),
 ]
 
-ACTIVATIONS = ("none", "relu")
+ACTIVATIONS = ("none", "relu", "tanh")
 BASE = Case(B=2, n=4, m=3)
 
 KERNELS = [
@@ -103,9 +133,9 @@ KERNELS = [
         scale=forward_scale,
         rows="B",
         specials="X W b",
-        special_cases=[Case(B=9, n=17, m=33), Case(B=9, n=17, m=33, activation="relu")],
+        special_cases=[Case(B=9, n=17, m=33, activation=a) for a in ACTIVATIONS],
         gradient=Gradient(
-            [Case(B=4, n=3, m=5), Case(B=4, n=3, m=5, activation="relu")],
+            [Case(B=4, n=3, m=5, activation=a) for a in ACTIVATIONS],
             {"X": "dX", "W": "dW", "b": "db"},
             "Y",
             affine_backward,
@@ -146,13 +176,20 @@ KERNELS = [
     Kernel(
         affine_backward,
         cases=BACKWARD_CASES,
-        attributes={"activation": ACTIVATIONS, "accumulate": (False, True)},
+        attributes={
+            "activation": ACTIVATIONS,
+            "accumulate": (False, True),
+            "input_activation": ACTIVATIONS,
+        },
         valid=lambda case: case.attributes["activation"] == "none" or "Y" not in case.without,
         scale=backward_scale,
         rows="B",
         row_cases=lambda case: not case.attributes.get("accumulate"),
         specials="dY X W Y",
-        special_cases=[Case(B=9, n=17, m=33), Case(B=9, n=17, m=33, activation="relu")],
+        special_cases=[
+            *(Case(B=9, n=17, m=33, activation=a) for a in ACTIVATIONS),
+            *(Case(B=9, n=17, m=33, input_activation=a) for a in ACTIVATIONS[1:]),
+        ],
         errors=[
             Error(
                 BASE,

@@ -25,15 +25,19 @@ struct AffineForward {
   }
 };
 
-/// dZ = dY act'(Z);  dX = dZ W^T,  dW = X^T dZ,  db = sum_i dZ_i
+/// dZ = dY act'(Z);  dX = (dZ W^T) act_below'(X),  dW = X^T dZ,  db = sum_i dZ_i
 ///                        dY (B,m)  X (B,n)  W (n,m)  Y (B,m)?  ->  dX (B,n)? dW (n,m)? db (m)?
+/// `input_activation` names the activation that X is the output of, if dX is to be the gradient of
+/// what went into it: then the layer below runs without activation, and without a pass over dY.
 /// cost     2 B n m flop for dX and for dW; with an activation one more pass over dY
-/// numerics as the forward; with `accumulate` dW and db are added to, dX is always stored
+/// numerics as the forward; db in blocks of kKC rows, eight chains each; with `accumulate` dW and db
+///          are added to, dX is always stored
 struct AffineBackward {
   static constexpr const char* name = "affine_backward";
   View dY, X, W, Y, dX, dW, db;
   Activation activation = Activation::none;
   bool accumulate = false;
+  Activation input_activation = Activation::none;
   double flops() const {
     return 2.0 * X.shape[0] * X.shape[1] * W.shape[1] * (int(bool(dX)) + int(bool(dW)));
   }
@@ -57,6 +61,7 @@ struct AffineBackward {
     v.opt_sum("db", op.db, "m", op.accumulate);
     v.attr("activation", op.activation);
     v.attr("accumulate", op.accumulate);
+    v.attr("input_activation", op.input_activation);
   }
 };
 

@@ -3,7 +3,7 @@
 from fastdl.nn import init
 from fastdl.nn.containers import ModuleList, Sequential
 from fastdl.nn.ensemble import Ensemble
-from fastdl.nn.layers import Affine, BatchNorm1d, Dropout, Flatten, Linear, ReLU
+from fastdl.nn.layers import Affine, BatchNorm1d, Dropout, Flatten, Linear, ReLU, Tanh
 from fastdl.nn.losses import CrossEntropyLoss, MSELoss, SmoothL1Loss
 from fastdl.nn.mlp import MLP
 from fastdl.nn.module import Module
@@ -25,5 +25,6 @@ __all__ = [
     "ReLU",
     "Sequential",
     "SmoothL1Loss",
+    "Tanh",
     "init",
 ]

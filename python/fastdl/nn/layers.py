@@ -24,7 +24,7 @@ class Affine(Module):
     ----------
     in_features, out_features : int
     bias : bool
-    activation : None or "relu"
+    activation : None, "relu" or "tanh"
         Computed in the same pass.
     dtype : float32 or float64
 
@@ -47,8 +47,7 @@ class Affine(Module):
         activation: str | None = None,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        if activation not in (None, "relu"):
-            raise ValueError(f"Affine: activation must be None or 'relu', got {activation!r}")
+        check_activation("Affine", activation)
         _check_sizes("Affine", in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
@@ -83,6 +82,25 @@ class ReLU(Module):
     def forward(self, X: ArrayLike) -> ArrayLike:
         """Any shape, kept."""
         return ops.relu(X)
+
+
+class Tanh(Module):
+    """Y = tanh(X)."""
+
+    def forward(self, X: ArrayLike) -> ArrayLike:
+        """Any shape, kept."""
+        return ops.tanh(X)
+
+
+#: The activations that `Affine` computes in the same pass, and their layers.
+ACTIVATIONS: dict[str, type[Module]] = {"relu": ReLU, "tanh": Tanh}
+
+
+def check_activation(layer: str, activation: str | None) -> None:
+    """Raise ValueError unless ``activation`` is None or a known name."""
+    if activation is not None and activation not in ACTIVATIONS:
+        known = ", ".join(map(repr, ACTIVATIONS))
+        raise ValueError(f"{layer}: activation must be None, {known}, got {activation!r}")
 
 
 class Dropout(Module):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdl.nn.containers import Sequential
-from fastdl.nn.layers import Affine, BatchNorm1d, Dropout, ReLU
+from fastdl.nn.layers import ACTIVATIONS, Affine, BatchNorm1d, Dropout, check_activation
 from fastdl.nn.module import Module
 
 
@@ -21,7 +21,7 @@ class MLP(Sequential):
     *sizes : int or sequence of int
         Number of inputs, of each hidden layer, and of outputs: ``MLP(64, 128, 10)``,
         ``MLP([64, 128, 10])`` and ``MLP(64, [128], 10)`` are the same.
-    activation : None or "relu"
+    activation : None, "relu" or "tanh"
     norm : None or "batch"
         BatchNorm1d between an affine layer (then without bias) and its activation.
     dropout : float
@@ -45,8 +45,7 @@ class MLP(Sequential):
         flat = [s for part in sizes for s in (part if isinstance(part, Sequence) else (part,))]
         if len(flat) < 2:
             raise ValueError(f"MLP: sizes must be inputs, hidden ..., outputs, got {flat}")
-        if activation not in (None, "relu"):
-            raise ValueError(f"MLP: activation must be None or 'relu', got {activation!r}")
+        check_activation("MLP", activation)
         if norm not in (None, "batch"):
             raise ValueError(f"MLP: norm must be None or 'batch', got {norm!r}")
         layers: list[Module] = []
@@ -65,6 +64,6 @@ def _hidden(
         yield Affine(n, m, bias=False, dtype=dtype)
         yield BatchNorm1d(m, dtype=dtype)
         if activation is not None:
-            yield ReLU()
+            yield ACTIVATIONS[activation]()
     if dropout:
         yield Dropout(dropout)

@@ -19,6 +19,7 @@ from fastdl.ops.reshape import reshape
 from fastdl.ops.returns import discounted_returns, gae
 from fastdl.ops.smooth_l1_loss import smooth_l1_loss, smooth_l1_loss_backward
 from fastdl.ops.sum import mean, sum  # noqa: A004
+from fastdl.ops.tanh import tanh, tanh_backward
 
 __all__ = [
     "add",
@@ -48,4 +49,6 @@ __all__ = [
     "smooth_l1_loss_backward",
     "sub",
     "sum",
+    "tanh",
+    "tanh_backward",
 ]

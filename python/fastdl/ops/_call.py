@@ -78,16 +78,24 @@ def is_one(dY: Array) -> bool:
 
 
 def result(
-    y: Array, inputs: tuple[Tensor | None, ...], backward: Backward, saved: tuple[Any, ...]
+    y: Array,
+    inputs: tuple[Tensor | None, ...],
+    backward: Backward,
+    saved: tuple[Any, ...],
+    activation: str = "none",
 ) -> Tensor:
-    """Wrap the result of an operation, with a node if an input wants a gradient."""
+    """Wrap the result of an operation, with a node if an input wants a gradient.
+
+    ``activation`` names the one that ``y`` is the output of, if ``backward`` can leave out its
+    derivative (see `Pass.must_differentiate`).
+    """
     t = new_tensor(Tensor)
     t._array = y
     t._grad = t._home = None
     for x in inputs:
         if x is not None and mode.enabled:
             t._requires_grad = True
-            t._node = Node(inputs, backward, saved)
+            t._node = Node(inputs, backward, saved, activation)
             return t
     t._requires_grad = False
     t._node = None

@@ -28,7 +28,7 @@ def affine(
     X : (..., n) float32 or float64
     W : (n, m) of the same dtype
     b : (m,) of the same dtype, optional
-    activation : None or "relu"
+    activation : None, "relu" or "tanh"
     out : (..., m), optional
         Receives the result; only where no gradient is recorded.
 
@@ -61,7 +61,7 @@ def affine(
     if not (isinstance(X, Tensor) or isinstance(W, Tensor) or isinstance(b, Tensor)):
         return y
     wanted = (wants_grad(X), wants_grad(W), wants_grad(b))
-    return result(y, wanted, _backward, (x2, w, None if act == "none" else y2, act))
+    return result(y, wanted, _backward, (x2, w, None if act == "none" else y2), act)
 
 
 def affine_backward(
@@ -76,7 +76,7 @@ def affine_backward(
     W : (n, m)
     Y : (..., m), the result of the forward pass
         Needed if there is an activation.
-    activation : None or "relu"
+    activation : None, "relu" or "tanh"
 
     Returns
     -------
@@ -117,12 +117,14 @@ def _rows(x: Array, w: Array, op: str = "affine") -> tuple[Array, tuple[int, ...
 
 def _backward(p: Pass, node: Node, dY: Array) -> None:
     X, W, b = node.inputs
-    x, w, y, act = node.saved
+    x, w, y = node.saved
     dW, db, accumulate = p.pair(W, b)
     dX = None if X is None else p.place(X)
     dx = None if dX is None else dX if dX.ndim == 2 else dX.reshape(x.shape)
     dy = dY if dY.ndim == 2 else dY.reshape(x.shape[0], w.shape[1])
-    _core.affine_backward(dy, x, w, y, dx, dW, db, act, accumulate)
+    act = node.activation if p.must_differentiate(node) else "none"
+    below = "none" if X is None else p.take_derivative(X)
+    _core.affine_backward(dy, x, w, y, dx, dW, db, act, accumulate, below)
     for t, d in ((X, dX), (W, dW), (b, db)):
         if t is not None and d is not None:
             p.add(t, d)

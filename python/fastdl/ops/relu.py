@@ -41,7 +41,7 @@ def relu(X: ArrayLike, *, out: ArrayLike | None = None) -> ArrayLike:
         return out
     if not isinstance(X, Tensor):
         return y
-    return result(y, (wants_grad(X),), _backward, (y,))
+    return result(y, (wants_grad(X),), _backward, (y,), "relu")
 
 
 def relu_backward(dY: Array, Y: Array, *, out: Array | None = None) -> Array:
@@ -68,6 +68,9 @@ def relu_backward(dY: Array, Y: Array, *, out: Array | None = None) -> Array:
 def _backward(p: Pass, node: Node, dY: Array) -> None:
     (X,) = node.inputs
     assert X is not None
-    dX = p.place(X)
-    _core.relu_backward(dY, node.saved[0], dX)
+    if p.must_differentiate(node):
+        dX = p.place(X)
+        _core.relu_backward(dY, node.saved[0], dX)
+    else:
+        dX = dY
     p.add(X, dX)
