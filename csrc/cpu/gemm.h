@@ -7,104 +7,17 @@
 //   panels of B        packed, 32 KiB, stays in L1; packed while the first tile reads it
 //   tiles of A         MR rows, packed to unit stride when several panels will read them
 //
+// Few columns and single rows have ways of their own: cpu/gemm_thin.h.
 // How C is cut into pieces cannot change a bit of it, so it follows the number of threads.
-#include "core/gemm_plan.h"
-#include "cpu/tile.h"
-#include "cpu/transpose.h"
+#include "cpu/gemm_pack.h"
+#include "cpu/gemm_thin.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
 
-/// What happens to a finished element: C = act(sum + bias), or C = sum act'(z) where y = act(z) is
-/// given, or C += sum.
-template <class T>
-struct Epilogue {
-  const T* bias = nullptr;  // by column
-  Activation activation = Activation::none;
-  const T* y = nullptr;  // M x N, in rows of ldc as C
-  bool accumulate = false;
-};
-
-template <class T>
-struct Product {
-  int64_t M, N, K;
-  Matrix<T> A, B;
-  T* C;
-  int64_t ldc;
-  Epilogue<T> e;
-  T* sums = nullptr;  // receives the sums of B's columns too, or is added to as C
-};
-
-/// A piece of C: rows [i0, i1), columns [j0, j1).
-struct Piece {
-  int64_t i0, i1, j0, j1;
-};
-
 /// Rows of a tile that is NV vectors wide.
 template <int NV>
 constexpr int kRowsOf = NV == 4 ? kWideTileRows : kTileRows;
-
-/// A block of A packed tile by tile: a step of k reads its rows side by side.  The vector of padding
-/// between tiles keeps their streams out of the same sets of the cache.
-template <class T>
-FASTDL_INLINE int64_t packed_tile_size(int64_t step, int64_t kc) {
-  return step * kc + kLanes<T>;
-}
-
-/// Packs `rows` rows of A, k-block wide, in tiles of `step` rows.
-template <class T>
-void pack_rows(const Matrix<T>& A, int64_t rows, int64_t step, int64_t kc, T* to) {
-  constexpr int L = kLanes<T>;
-  const int64_t tile_size = packed_tile_size<T>(step, kc);
-  if (A.row == 1) {  // down the rows of memory, for all tiles at once
-    for (int64_t k = 0; k < kc; ++k)
-      for (int64_t i = 0; i < rows; i += step) {
-        const int64_t n = min_of(step, rows - i);
-        const T* from = A.data + k * A.col + i;
-        T* at = to + i / step * tile_size + k * n;
-        for (int64_t r = 0; r < n; r += L) store(at + r, load(from + r, n - r), n - r);
-      }
-    return;
-  }
-  for (int64_t i = 0; i < rows; i += step, to += tile_size) {
-    const int64_t n = min_of(step, rows - i);
-    // A store of L lanes may reach into the next k; going upwards, what it spoils is written later.
-    for (int64_t r = (n - 1) / L * L; r >= 0; r -= L)
-      pack_transposed(A.data + (i + r) * A.row, A.row, min_of(L, n - r), kc, to + r, n);
-  }
-}
-
-/// Copies a panel of B (kc x cols) into rows of NV vectors, zero-filled to the right.
-template <class T, int NV>
-void pack_panel(const Matrix<T>& B, int64_t kc, int64_t cols, T* to) {
-  constexpr int L = kLanes<T>;
-  if (B.col == 1) {
-    for (int64_t k = 0; k < kc; ++k)
-      for (int64_t j = 0; j < NV * L; j += L)
-        store(to + k * NV * L + j, load(B.data + k * B.row + j, max_of(0, min_of(L, cols - j))));
-    return;
-  }
-  for (int64_t j = 0; j < NV * L; j += L)
-    pack_transposed(B.data + j * B.col, B.col, max_of(0, min_of(L, cols - j)), kc, to + j, NV * L);
-}
-
-/// sums_j (+)= sum_k B_kj over one k-block.  The rows of B form eight chains, k mod 8, which hides the
-/// latency of an addition; the chains are joined in a fixed order.
-template <class T>
-__attribute__((noinline)) void sum_columns(const T* B, int64_t ldb, int64_t kc, int64_t cols,
-                                           T* sums, bool add) {
-  for_each_vector<T>(0, cols, [=](int64_t j, int64_t n) {
-    const T* b = B + j;
-    Vec<T> s[8] = {};
-    int64_t k = 0;
-    for (; k + 8 <= kc; k += 8, b += 8 * ldb)
-      unroll<8>([&](auto i) FASTDL_UNROLLED { s[i] = s[i] + load(b + i * ldb, n); });
-    for (; k < kc; ++k, b += ldb) s[0] = s[0] + load(b, n);
-    unroll<4>([&](auto i) FASTDL_UNROLLED { s[i] = s[i] + s[i + 4]; });
-    s[0] = (s[0] + s[2]) + (s[1] + s[3]);
-    store(sums + j, add ? load(sums + j, n) + s[0] : s[0], n);
-  });
-}
 
 /// The k-block of one panel against all rows of the piece.
 template <class T, int NV, bool kUnitRows>
@@ -246,6 +159,7 @@ FASTDL_INLINE int64_t part_start(int64_t n, int64_t parts, int64_t unit, int64_t
 template <class T>
 void gemm(const Product<T>& p, const Workspace& ws) {
   if (p.M == 0 || p.N == 0) return;
+  if (is_thin(p)) return gemm_thin(p, ws);
   const Grid g = grid_for<T>(p.M, p.N, p.K);
   constexpr int64_t kUnit = 2 * kLanes<T>;
   parallel_for(g.rows * g.cols, gemm_work(p.M, p.N, p.K), [&](int64_t chunk, int worker) {
@@ -253,7 +167,11 @@ void gemm(const Product<T>& p, const Workspace& ws) {
     const Piece piece{part_start(p.M, g.rows, kTileRows, r),
                       part_start(p.M, g.rows, kTileRows, r + 1), part_start(p.N, g.cols, kUnit, c),
                       part_start(p.N, g.cols, kUnit, c + 1)};
-    if (piece.i0 < piece.i1 && piece.j0 < piece.j1) gemm_piece(p, piece, ws.of_thread(worker));
+    if (piece.i0 == piece.i1 || piece.j0 == piece.j1) return;
+    if (streams_rows(p))
+      one_row(p, piece, ws.of_thread(worker));
+    else
+      gemm_piece(p, piece, ws.of_thread(worker));
   });
 }
 

@@ -80,7 +80,16 @@ TALL = [Case(B=B, n=8, m=9) for B in (13, 14, 15, 27, 28, 29, 97)]  # around the
 DEEP = [Case(B=6, n=n, m=33) for n in (255, 256, 257, 511, 513, 1025, 1500)]  # several k blocks
 WIDE = [Case(B=5, n=12, m=m) for m in (95, 96, 97, 129, 500, 1031)]
 THREADED = [Case(B=130, n=140, m=150), Case(B=300, n=64, m=64), Case(B=65, n=601, m=257)]
-SHAPES = SMALL + EDGES + EMPTY + TALL + DEEP + WIDE + THREADED
+# Few columns in Y or dW (m), in dX (n): on every ISA some that are few and some that are just not.
+THIN = [
+    Case(B=B, n=n, m=m)
+    for B, n, m in [(64, 64, 1), (70, 33, 2), (33, 200, 3), (130, 70, 4), (16, 16, 5), (65, 40, 6)]
+    + [(300, 64, 8), (67, 65, 9), (40, 47, 12), (131, 129, 13), (20, 90, 24), (30, 90, 25)]
+    + [(64, 4, 64), (129, 2, 200), (40, 1, 33), (37, 8, 70)]
+]
+# One row of X, or of X^T, over 64 KiB and more: the rows of W, or of dZ, stream by.
+STREAMED = [Case(B=1, n=300, m=257), Case(B=1, n=3, m=16500), Case(B=301, n=1, m=70)]
+SHAPES = SMALL + EDGES + EMPTY + TALL + DEEP + WIDE + THREADED + THIN + STREAMED
 
 FORWARD_CASES = [
     *SHAPES,
@@ -90,6 +99,10 @@ FORWARD_CASES = [
     Case(B=131, n=300, m=141, activation="relu"),
     Case(B=4, n=0, m=5, activation="relu"),
     Case(B=3, n=5, m=7, activation="tanh"),
+    Case(B=70, n=300, m=3, activation="tanh"),
+    Case(B=70, n=300, m=2, activation="relu", without="b"),
+    Case(B=1, n=300, m=257, activation="relu"),
+    Case(B=1, n=300, m=257, activation="tanh", without="b"),
     Case(B=131, n=300, m=141, activation="tanh"),
     Case(B=29, n=65, m=64, activation="tanh", without="b"),
     Case(B=4, n=0, m=5, without="b"),
@@ -117,6 +130,12 @@ BACKWARD_CASES = [
     Case(B=29, n=64, m=33, activation="relu", input_activation="tanh"),
     Case(B=29, n=64, m=33, input_activation="tanh", without="dX"),
     Case(B=3, n=5, m=0, input_activation="relu"),
+    Case(B=300, n=70, m=3, accumulate=True),
+    Case(B=300, n=70, m=10, accumulate=True, activation="relu"),
+    Case(B=70, n=33, m=1, accumulate=True, without="dX"),
+    Case(B=70, n=3, m=300, input_activation="relu"),
+    Case(B=70, n=2, m=300, input_activation="tanh"),
+    Case(B=301, n=1, m=70, accumulate=True),
     Case(B=0, n=4, m=3, accumulate=True),
     Case(B=0, n=4, m=3, activation="relu"),
     Case(B=3, n=0, m=3, activation="relu", accumulate=True),
