@@ -29,6 +29,9 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
   const T* const y = c.y;
   c.B = B.data, c.ldb = B.row;
   const bool one_tile = rows <= row_step;
+  const int64_t share = ceil_div(c.kc, ceil_div(rows, row_step));
+  int64_t fetched = 0;
+  c.next_end = B.data + NR, c.ldb_next = B.row;
   bool in_panel = B.col != 1 || (one_tile && c.cols < NR);
   if (in_panel) pack_panel<T, NV>(B, c.kc, c.cols, panel);
   for (int64_t i = 0; i < rows; i += row_step) {
@@ -37,8 +40,11 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
     c.y = y ? y + i * c.ldc : nullptr;
     c.A = packed_a ? Matrix<T>{A.data + i / row_step * packed_tile_size<T>(row_step, c.kc), 1, n}
                    : A.at(i, 0);
-    c.next = panel, c.next_step = 0;
-    if (i > 0 && i + n == rows && B.col == 1) c.next = B.data + NR, c.next_step = B.row;
+    c.next = c.next_end;
+    if (B.col == 1 && !one_tile) {  // each tile fetches its share of the next panel
+      fetched = min_of(c.kc, fetched + share);
+      c.next_end = B.data + NR + fetched * B.row;
+    }
     if (in_panel) c.B = panel, c.ldb = NR;
     if (in_panel || one_tile) {
       Tiles<T, MR, NV, kUnitRows, ReadB::whole>::of(n)(c);

@@ -85,7 +85,6 @@ void thin_panel(const Product<T>& p, int64_t i, int64_t rows, T* panel) {
       pack_panel<T, 4>({A.data, A.col, A.row}, c.kc, rows, panel);
       c.B = panel, c.ldb = NR;
     }
-    c.next = c.B;
     if (p.B.col == 1)
       thin_tiles<T, true>(p, k0, c, turned);
     else

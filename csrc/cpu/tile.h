@@ -43,8 +43,10 @@ struct TileCall {
   Activation activation;  // likewise none
   const T* y;             // if not null, C goes through act' at y, which lies as C does
   T* pack;                // ReadB::pack: B is also copied here, in rows of NV vectors
-  const T* next;  // what the next tile will read of B is prefetched meanwhile, a row per step of k,
-  int64_t next_step;  // this far apart
+  const T*
+      next;  // rows of the next panel of B that are fetched into L2 meanwhile: `ldb_next` apart,
+  const T* next_end;  // up to here
+  int64_t ldb_next;
 };
 
 enum class ReadB { whole, pack };  // pack: masked reads, and a copy for the rows to come
@@ -143,14 +145,21 @@ void tile(const TileCall<T>& c) {
   Mask<T> mask[NV];
   unroll<NV>([&](auto j) FASTDL_UNROLLED { mask[j] = first_lanes<T>(c.cols - j * L); });
   const T* next = c.next;
-  // The lines of C are prefetched one by one while k runs: all at once they would take every fill
-  // buffer and hold up A and B.  Short products are in cache already.
+  // The lines of C and of the next panel are prefetched one by one while k runs: all at once they
+  // would take every fill buffer and hold up A and B.  Short products are in cache already.
   constexpr int kLines = MR * NV;
   const int64_t stretch = c.kc < 128 ? c.kc : c.kc / kLines;
   int line = 0;
   for (int64_t left = c.kc; left > 0; left -= stretch) {
+    // What the prefetches need is read from c each time: kept in registers it would displace
+    // accumulators, and the compiler then spills inside the loop over k.
+    __asm__ volatile("" ::: "memory");
     __builtin_prefetch(c.C + line / NV * c.ldc + line % NV * L, 1);
     if (line < kLines - 1) ++line;
+    if (next != c.next_end) {
+      unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(next + j * L, 0, 2); });
+      next += c.ldb_next;
+    }
     for (int64_t k = min_of(left, stretch); k > 0; --k) {
       Vec<T> bv[NV];
       unroll<NV>([&](auto j) FASTDL_UNROLLED {
@@ -161,10 +170,6 @@ void tile(const TileCall<T>& c) {
         const Vec<T> x = in_register(broadcast(a.template get<i>()));
         unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = fma(x, bv[j], acc[i][j]); });
       });
-      if constexpr (kRead == ReadB::whole) {
-        unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(next + j * L); });
-        next += c.next_step;
-      }
       a.next();
       b += c.ldb;
       if constexpr (kRead == ReadB::pack) pack += NV * L;

@@ -81,12 +81,12 @@ DEEP = [Case(B=6, n=n, m=33) for n in (255, 256, 257, 511, 513, 1025, 1500)]  # 
 WIDE = [Case(B=5, n=12, m=m) for m in (95, 96, 97, 129, 500, 1031)]
 THREADED = [Case(B=130, n=140, m=150), Case(B=300, n=64, m=64), Case(B=65, n=601, m=257)]
 # Few columns in Y or dW (m), in dX (n): on every ISA some that are few and some that are just not.
-THIN = [
-    Case(B=B, n=n, m=m)
-    for B, n, m in [(64, 64, 1), (70, 33, 2), (33, 200, 3), (130, 70, 4), (16, 16, 5), (65, 40, 6)]
-    + [(300, 64, 8), (67, 65, 9), (40, 47, 12), (131, 129, 13), (20, 90, 24), (30, 90, 25)]
-    + [(64, 4, 64), (129, 2, 200), (40, 1, 33), (37, 8, 70)]
-]
+FEW = [
+    (64, 64, 1), (70, 33, 2), (33, 200, 3), (130, 70, 4), (16, 16, 5), (65, 40, 6), (300, 64, 8),
+    (67, 65, 9), (40, 47, 12), (131, 129, 13), (20, 90, 24), (30, 90, 25),
+    (64, 4, 64), (129, 2, 65), (40, 1, 33), (37, 8, 70),
+]  # fmt: skip
+THIN = [Case(B=B, n=n, m=m) for B, n, m in FEW]
 # One row of X, or of X^T, over 64 KiB and more: the rows of W, or of dZ, stream by.
 STREAMED = [Case(B=1, n=300, m=257), Case(B=1, n=3, m=16500), Case(B=301, n=1, m=70)]
 SHAPES = SMALL + EDGES + EMPTY + TALL + DEEP + WIDE + THREADED + THIN + STREAMED
