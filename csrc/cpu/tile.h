@@ -146,7 +146,9 @@ void tile(const TileCall<T>& c) {
   unroll<NV>([&](auto j) FASTDL_UNROLLED { mask[j] = first_lanes<T>(c.cols - j * L); });
   const T* next = c.next;
   // The lines of C and of the next panel are prefetched one by one while k runs: all at once they
-  // would take every fill buffer and hold up A and B.  Short products are in cache already.
+  // would take every fill buffer and hold up A and B.  Short products are in cache already.  It is
+  // the last element of a vector that is prefetched: where vectors straddle lines (NumPy aligns to 16
+  // bytes), the line of the first one has come with the vector to the left.
   constexpr int kLines = MR * NV;
   const int64_t stretch = c.kc < 128 ? c.kc : c.kc / kLines;
   int line = 0;
@@ -154,10 +156,10 @@ void tile(const TileCall<T>& c) {
     // What the prefetches need is read from c each time: kept in registers it would displace
     // accumulators, and the compiler then spills inside the loop over k.
     __asm__ volatile("" ::: "memory");
-    __builtin_prefetch(c.C + line / NV * c.ldc + line % NV * L, 1);
+    __builtin_prefetch(c.C + line / NV * c.ldc + line % NV * L + L - 1, 1);
     if (line < kLines - 1) ++line;
     if (next != c.next_end) {
-      unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(next + j * L, 0, 2); });
+      unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(next + j * L + L - 1, 0, 2); });
       next += c.ldb_next;
     }
     for (int64_t k = min_of(left, stretch); k > 0; --k) {
