@@ -32,7 +32,9 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
   const int64_t share = ceil_div(c.kc, ceil_div(rows, row_step));
   int64_t fetched = 0;
   c.next_end = B.data + NR, c.ldb_next = B.row;
-  bool in_panel = B.col != 1 || (one_tile && c.cols < NR);
+  // Only panels of the common width are packed by their first tile: one vector is copied quickly, and
+  // every kind of tile is compiled for every number of rows.
+  bool in_panel = B.col != 1 || (one_tile ? c.cols < NR : NV == 1);
   if (in_panel) pack_panel<T, NV>(B, c.kc, c.cols, panel);
   for (int64_t i = 0; i < rows; i += row_step) {
     const int64_t n = min_of(row_step, rows - i);
@@ -48,7 +50,7 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
     if (in_panel) c.B = panel, c.ldb = NR;
     if (in_panel || one_tile) {
       Tiles<T, MR, NV, kUnitRows, ReadB::whole>::of(n)(c);
-    } else if constexpr (NV != 4) {
+    } else if constexpr (NV == 2) {
       c.pack = panel;
       Tiles<T, MR, NV, kUnitRows, ReadB::pack>::of(n)(c);
       in_panel = true;

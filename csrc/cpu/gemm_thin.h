@@ -143,7 +143,6 @@ void one_row(const Product<T>& p, const Piece& piece, char* scratch) {
       c.activation = done ? p.e.activation : Activation::none;
       c.y = p.e.y ? p.e.y + j : nullptr;
       finish_partial_tile(c, sums, 1, 0);
-      activate_tile(c, 1);
       if (p.sums) sum_columns(p.B.at(k0, j).data, p.B.row, last - k0, c.cols, p.sums + j, c.add);
     }
   }

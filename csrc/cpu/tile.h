@@ -73,11 +73,9 @@ struct RowsOfA {
   }
 };
 
-/// The activation of a finished tile that is still in L1, for those that are too long to be inlined
-/// into every tile: all but relu.
+/// The activation of a finished tile that is still in L1, where it is not inlined into the tile.
 template <class T>
 __attribute__((noinline)) void activate_tile(const TileCall<T>& c, int rows) {
-  if (c.activation == Activation::none || c.activation == Activation::relu) return;
   with_activation(c.activation, [&](auto act) {
     using Act = decltype(act);
     for (int i = 0; i < rows; ++i)
@@ -90,7 +88,8 @@ __attribute__((noinline)) void activate_tile(const TileCall<T>& c, int rows) {
   });
 }
 
-/// The epilogue of a tile that ends inside its last vectors: rare, so one copy serves all tiles.
+/// The epilogue of a tile of one vector, or that ends inside its last vectors: rare, so one copy serves
+/// all tiles.
 template <class T>
 __attribute__((noinline)) void finish_partial_tile(const TileCall<T>& c, const T* acc, int rows,
                                                    int width) {
@@ -103,9 +102,10 @@ __attribute__((noinline)) void finish_partial_tile(const TileCall<T>& c, const T
         v = c.y ? Relu::backward<T>(v, load(c.y + i * c.ldc + j, n)) : relu(v);
       store(c.C + i * c.ldc + j, v, n);
     });
+  if (c.activation != Activation::relu) activate_tile(c, rows);
 }
 
-template <class T, int MR, int NV>
+template <class T, int MR, int NV, ReadB kRead>
 FASTDL_INLINE void finish_tile(const TileCall<T>& c, Vec<T> (&acc)[MR][NV]) {
   constexpr int L = kLanes<T>;
   const auto each = [&](auto f) FASTDL_UNROLLED {
@@ -113,23 +113,28 @@ FASTDL_INLINE void finish_tile(const TileCall<T>& c, Vec<T> (&acc)[MR][NV]) {
       unroll<NV>([&](auto j) FASTDL_UNROLLED { f(i, j, c.C + i * c.ldc + j * L); });
     });
   };
-  if (c.cols != NV * L) {
+  if (NV == 1 || c.cols != NV * L) {
     alignas(64) T copy[MR * NV * L];
     each([&](auto i, auto j, T*) FASTDL_UNROLLED { store(copy + (i * NV + j) * L, acc[i][j]); });
     finish_partial_tile(c, copy, MR, NV * L);
-    return activate_tile(c, MR);
+  } else {
+    if (c.add) each([&](auto i, auto j, T* p) FASTDL_UNROLLED { acc[i][j] = load(p) + acc[i][j]; });
+    if (c.bias)
+      each([&](auto i, auto j, T*)
+               FASTDL_UNROLLED { acc[i][j] = acc[i][j] + load(c.bias + j * L); });
+    // The derivative is inlined where dX of a batch is formed; elsewhere it would only be code.
+    constexpr bool kDerivative = NV == 2 && kRead == ReadB::whole && MR > kTileRows / 2;
+    const bool here = c.activation == Activation::relu && (kDerivative || !c.y);
+    if (here && !c.y)
+      each([&](auto i, auto j, T*) FASTDL_UNROLLED { acc[i][j] = relu(acc[i][j]); });
+    if constexpr (kDerivative)
+      if (here && c.y)
+        each([&](auto i, auto j, T* p) FASTDL_UNROLLED {
+          acc[i][j] = Relu::backward<T>(acc[i][j], load(c.y + (p - c.C)));
+        });
+    each([&](auto i, auto j, T* p) FASTDL_UNROLLED { store(p, acc[i][j]); });
+    if (!here && c.activation != Activation::none) activate_tile(c, MR);
   }
-  if (c.add) each([&](auto i, auto j, T* p) FASTDL_UNROLLED { acc[i][j] = load(p) + acc[i][j]; });
-  if (c.bias)
-    each([&](auto i, auto j, T*) FASTDL_UNROLLED { acc[i][j] = acc[i][j] + load(c.bias + j * L); });
-  const bool is_relu = c.activation == Activation::relu;
-  if (is_relu && !c.y)
-    each([&](auto i, auto j, T*) FASTDL_UNROLLED { acc[i][j] = relu(acc[i][j]); });
-  if (is_relu && c.y)
-    each([&](auto i, auto j, T* p)
-             FASTDL_UNROLLED { acc[i][j] = Relu::backward<T>(acc[i][j], load(c.y + (p - c.C))); });
-  each([&](auto i, auto j, T* p) FASTDL_UNROLLED { store(p, acc[i][j]); });
-  if (!is_relu && c.activation != Activation::none) activate_tile(c, MR);
 }
 
 template <class T, int MR, int NV, bool kUnitRows, ReadB kRead>
@@ -177,7 +182,7 @@ void tile(const TileCall<T>& c) {
       if constexpr (kRead == ReadB::pack) pack += NV * L;
     }
   }
-  finish_tile<T, MR, NV>(c, acc);
+  finish_tile<T, MR, NV, kRead>(c, acc);
 }
 
 template <class T>
