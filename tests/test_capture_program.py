@@ -84,14 +84,6 @@ def test_optional_outputs_nobody_reads_are_left_out():
 def test_indices_that_the_program_computes_are_checked_when_they_are_there():
     X = np.random.default_rng(0).normal(size=(3, 4))
     strided = np.array([[1, 9], [0, 9], [3, 9]])
-def names(f):
-    return [c["name"] for c in f.programs()[0].calls()]
-
-
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
-def test_activations_ride_in_the_epilogue_of_affine(activation):
-    layers = nn.Sequential(nn.Affine(4, 8), activation(), nn.Affine(8, 2))
-    X, y = data()
 
     @fastdl.capture
     def f(X):

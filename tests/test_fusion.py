@@ -2,6 +2,7 @@
 
 import fastdl
 import numpy as np
+import pytest
 from capture_steps import data
 from fastdl import nn, ops
 from fastdl._recording import rebuilt
@@ -11,8 +12,9 @@ def names(f):
     return [c["name"] for c in f.programs()[0].calls()]
 
 
-def test_relu_rides_in_the_epilogue_of_affine():
-    layers = nn.Sequential(nn.Affine(4, 8), nn.ReLU(), nn.Affine(8, 2))
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+def test_activations_ride_in_the_epilogue_of_affine(activation):
+    layers = nn.Sequential(nn.Affine(4, 8), activation(), nn.Affine(8, 2))
     X, y = data()
 
     @fastdl.capture
