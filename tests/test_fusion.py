@@ -76,3 +76,94 @@ def test_an_output_that_a_call_in_between_reads_is_not_written_early():
         assert (out == 5).all()
         assert (shared != 5).any()
     assert names(f) == ["affine_forward", "relu_forward", "relu_forward"]
+
+
+# ---- chains of element-wise calls -------------------------------------------------------------
+
+
+def joined(f):
+    return [c["joined"] for c in f.programs()[0].calls()]
+
+
+def chain(X, Z):
+    H = (X * 0.5 + Z) * Z - X
+    return ops.tanh(H), ops.relu(H)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(300_001,), (4096 * 40,), (70, 91, 41)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_element_wise_calls_run_block_by_block(dtype, shape, threads):
+    fastdl.set_num_threads(threads)
+    f = fastdl.capture(chain)
+    for seed in range(3):
+        X, Z = np.random.default_rng(seed).normal(size=(2, *shape)).astype(dtype)
+        wanted = [t.numpy() for t in chain(fastdl.Tensor(X), fastdl.Tensor(Z))]
+        for a, b in zip(f(X, Z), wanted, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b)
+    assert joined(f) == [False, True, True, True, True, True]
+    assert f.memory()[0]["temporaries"] == 0
+    assert "+ tanh_forward" in str(f)
+
+
+def test_gradients_of_chains():
+    def f(X, Z):
+        X.requires_grad_()
+        (ops.tanh(X * Z) * ops.relu(X) + X).sum().backward()
+        return X.grad
+
+    captured = fastdl.capture(f)
+    X, Z = np.random.default_rng(0).normal(size=(2, 300, 400))
+    wanted = f(fastdl.Tensor(X), fastdl.Tensor(Z)).numpy()
+    for _ in range(3):
+        np.testing.assert_array_equal(captured(X, Z).numpy(), wanted)
+    assert sum(joined(captured)) >= 5
+
+
+def test_small_arrays_and_rows_are_no_chains():
+    X, row = np.ones((500, 400), "f"), np.ones(400, "f")
+    f = fastdl.capture(lambda X, Z: (X + Z) * Z)
+    np.testing.assert_array_equal(f(X, row).numpy(), (X + row) * row)
+    np.testing.assert_array_equal(f(X, row).numpy(), (X + row) * row)
+    assert joined(f) == [False, False]
+    g = fastdl.capture(lambda X, Z: (X + Z) * Z)
+    g(row, row)
+    assert joined(g) == [False, False]
+
+
+def test_calls_that_shift_elements_are_not_joined():
+    """Block by block, the second call would read what the first has not written yet."""
+    a = np.arange(400_001, dtype=np.float32)
+
+    def shift(X):
+        with fastdl.no_grad():
+            ops.add(X, 1, out=a[:-1])
+            return ops.add(fastdl.Tensor(a[1:]), 1)
+
+    f = fastdl.capture(shift)
+    X = np.arange(400_000, dtype=np.float32)
+    for i in range(3):
+        a[-1] = 7
+        got = f(X + i).numpy()
+        np.testing.assert_array_equal(got, [*(X[1:] + i + 2), 8])
+    assert joined(f) == [False, False]
+
+
+def test_a_chain_writes_what_others_see():
+    kept, out = [], np.zeros(300_000)
+
+    def f(X):
+        with fastdl.no_grad():
+            H = X + 1
+            kept.append(H)
+            ops.mul(H, 2, out=out)
+            ops.add(fastdl.Tensor(out), X, out=out)
+            return ops.sum(H)
+
+    captured = fastdl.capture(f)
+    for i in range(3):
+        X = np.full(300_000, float(i))
+        assert captured(X).item() == 300_000 * (i + 1)
+        np.testing.assert_array_equal(kept[0].numpy(), X + 1)
+        np.testing.assert_array_equal(out, (X + 1) * 2 + X)
+    assert joined(captured) == [False, True, True, False]

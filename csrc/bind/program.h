@@ -131,6 +131,7 @@ class PyProgram {
       py::dict d;
       d["name"] = c.name, d["args"] = c.arguments, d["where"] = c.where;
       d["bytes"] = c.bytes, d["flops"] = c.flops, d["seconds"] = c.seconds, d["timed"] = c.timed;
+      d["joined"] = c.joined;
       list.append(d);
     }
     return list;

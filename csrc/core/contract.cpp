@@ -7,16 +7,6 @@
 namespace fastdl {
 namespace {
 
-bool is_contiguous(const View& v) {
-  if (v.size() == 0) return true;
-  int64_t expect = 1;
-  for (int i = v.rank - 1; i >= 0; --i) {
-    if (v.shape[i] != 1 && v.stride[i] != expect) return false;
-    expect *= v.shape[i];
-  }
-  return true;
-}
-
 bool same_shape(const View& a, const View& b) {
   return a.rank == b.rank && std::memcmp(a.shape, b.shape, sizeof(int64_t) * a.rank) == 0;
 }
@@ -72,6 +62,22 @@ bool overlap(const View& a, const View& b) {
 }
 
 }  // namespace
+
+bool is_contiguous(const View& v) {
+  if (v.size() == 0) return true;
+  int64_t expect = 1;
+  for (int i = v.rank - 1; i >= 0; --i) {
+    if (v.shape[i] != 1 && v.stride[i] != expect) return false;
+    expect *= v.shape[i];
+  }
+  return true;
+}
+
+bool is_repeated(const View& v) {
+  for (int i = 0; i < v.rank; ++i)
+    if (v.shape[i] != 1 && v.stride[i] != 0) return false;
+  return true;
+}
 
 Extent extent(const View& v) {
   const char* lo = static_cast<const char*>(v.data);

@@ -15,6 +15,10 @@ struct DTypeError : std::runtime_error {
 const char* to_string(DType t);
 std::string describe(const View& v);  // "float32(2, 3)"
 
+bool is_contiguous(const View& v);
+/// Whether every element is the same one: all strides are 0.
+bool is_repeated(const View& v);
+
 /// The memory that a view may touch: [first, last), empty for an empty view.
 struct Extent {
   const char *first, *last;

@@ -17,6 +17,7 @@ enum class Home : uint8_t {
   slot,       // an input, bound before each run
   temporary,  // the program's own, placed by lifetime
   result,     // handed out, bound before each run
+  block,      // a temporary of which a chain of element-wise calls holds one block at a time
 };
 
 /// A temporary: alive from its first to its last call, both included.

@@ -174,20 +174,19 @@ void Program::validate(Instance& instance) const {
 
 void Program::execute(Instance& instance) {
   const Workspace ws = workspace_for(scratch_);
-  if (&instance == &main_ && ++runs_ % kTimedEvery == 2) return execute_timed(instance, ws);
-  const Backend& b = backend();
-  for (const Call& c : calls_) {
-    if (c.late) c.entry->validate(instance.at(c.offset));
-    c.entry->run(b, instance.at(c.offset), ws);
-  }
-}
-
-void Program::execute_timed(Instance& instance, const Workspace& ws) {
-  const Backend& b = backend();
-  double start = now();
-  for (Call& c : calls_) {
-    if (c.late) c.entry->validate(instance.at(c.offset));
-    c.entry->run(b, instance.at(c.offset), ws);
+  const bool timed = &instance == &main_ && ++runs_ % kTimedEvery == 2;
+  auto chain = chains_.begin();
+  double start = timed ? now() : 0;
+  for (int i = 0; i < int(calls_.size()); ++i) {
+    Call& c = calls_[i];
+    if (chain != chains_.end() && chain->first == i) {
+      run_chain(*chain, instance, ws);
+      i = chain++->end - 1;
+    } else {
+      if (c.late) c.entry->validate(instance.at(c.offset));
+      c.entry->run(backend(), instance.at(c.offset), ws);
+    }
+    if (!timed) continue;
     const double stop = now();
     c.seconds = c.timed++ ? std::min(c.seconds, stop - start) : stop - start;
     start = stop;
@@ -241,6 +240,9 @@ std::vector<Program::CallInfo> Program::calls() const {
     list.push_back(c.entry->info(main_.at(c.offset)));
     list.back().where = c.where;
     list.back().timed = c.timed;
+    const int i = int(list.size()) - 1;
+    for (const Chain& chain : chains_)
+      if (i > chain.first && i < chain.end) list.back().joined = true;
     list.back().seconds = c.seconds;
   }
   return list;

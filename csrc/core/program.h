@@ -13,6 +13,7 @@
 #include "core/backend.h"
 #include "core/contract.h"
 #include "core/memory_plan.h"
+#include "core/slice.h"
 
 namespace fastdl {
 
@@ -40,7 +41,7 @@ class Program {
     main_.ops.resize(main_.ops.size() + (sizeof(Op) + 7) / 8);
     std::memcpy(main_.at(offset), &op, sizeof op);
     entry<Op>.locate(*this, offset, &op);
-    calls_.push_back({&entry<Op>, offset, {}, 0, 0, false});
+    calls_.push_back({&entry<Op>, offset, {}, 0, 0, {}, false});
     const Scratch s = scratch_of(op);
     if (s.shared_bytes > scratch_.shared_bytes) scratch_.shared_bytes = s.shared_bytes;
     if (s.thread_bytes > scratch_.thread_bytes) scratch_.thread_bytes = s.thread_bytes;
@@ -110,6 +111,7 @@ class Program {
     int64_t bytes;
     double flops, seconds;  // seconds: of the fastest timed run, 0 before it
     int64_t timed;
+    bool joined;  // in a chain, timed with the call before
   };
   std::vector<CallInfo> calls() const;
   size_t size() const { return calls_.size(); }
@@ -120,6 +122,12 @@ class Program {
   Memory memory() const;
 
  private:
+  /// Consecutive element-wise calls that run block by block.
+  struct Chain {
+    int first, end;  // calls
+    int64_t size, bytes;
+    int locals = 0;
+  };
   /// What a program needs to know of an op's type.
   struct Entry {
     const char* name;
@@ -127,6 +135,10 @@ class Program {
     void (*validate)(const void*);  // null if the op checks no values
     CallInfo (*info)(const void*);
     void (*locate)(Program&, size_t offset, const void*);
+    // Of element-wise ops, else null: the number of elements, 0 if this call is no plain loop over
+    // them; and a run on some of them.
+    int64_t (*chain_size)(const void*);
+    void (*run_slice)(const Backend&, const void*, const Slice&);
   };
   template <class Op>
   static const Entry entry;
@@ -137,6 +149,7 @@ class Program {
     std::string where;
     double seconds;
     int64_t timed;
+    std::vector<Local> locals;
     bool late;  // checks values that earlier calls compute, so it is checked when its turn comes
   };
   /// One array argument of a recorded call.  Later its pointer is base of (home, index) + delta.
@@ -212,6 +225,10 @@ class Program {
   void drop_dead_calls();
   void remove_calls(const std::vector<bool>& live);
   void find_late_checks();
+  void find_chains();
+  bool may_join(int first, int call, int64_t size) const;
+  void keep_in_blocks(Chain& chain);
+  void run_chain(const Chain& chain, Instance& i, const Workspace& ws) const;
   void place_temporaries();
   void prepare(Instance& instance) const;
   std::unique_ptr<Instance> take_spare();
@@ -219,7 +236,6 @@ class Program {
   void bind(Instance& i, const std::vector<View>& inputs, const std::vector<void*>& outputs) const;
   void validate(Instance& i) const;
   void execute(Instance& i);
-  void execute_timed(Instance& i, const Workspace& ws);
   const char* location(const Instance& i, const Use& u) const;
   void copy_results(const Instance& i, const std::vector<View>& inputs,
                     const std::vector<void*>& outputs) const;
@@ -230,6 +246,7 @@ class Program {
   std::vector<Call> calls_;
   std::vector<Use> uses_;
   std::vector<Lifetime> temporaries_;
+  std::vector<Chain> chains_;
   Scratch scratch_;
   bool pure_ = false;  // writes only temporaries and results, so several runs may overlap
   int64_t runs_ = 0;
@@ -281,12 +298,30 @@ const Program::Entry Program::entry = {
       Op::visit(op, d);
       double flops = 0;
       if constexpr (requires { op.flops(); }) flops = op.flops();
-      return CallInfo{Op::name, d.text, "", traffic_bytes(op), flops, 0, 0};
+      return CallInfo{Op::name, d.text, "", traffic_bytes(op), flops, 0, 0, false};
     },
     [](Program& p, size_t offset, const void* op) {
       Locate locate{p, offset, static_cast<const char*>(op)};
       Op::visit(*static_cast<const Op*>(op), locate);
     },
+    [] {
+      int64_t (*f)(const void*) = nullptr;
+      if constexpr (is_elementwise<Op>())
+        f = [](const void* op) {
+          Elements e;
+          Op::visit(*static_cast<const Op*>(op), e);
+          return e.size;
+        };
+      return f;
+    }(),
+    [] {
+      void (*f)(const Backend&, const void*, const Slice&) = nullptr;
+      if constexpr (is_elementwise<Op>())
+        f = [](const Backend& b, const void* op, const Slice& slice) {
+          fastdl::run_slice(b, *static_cast<const Op*>(op), slice);
+        };
+      return f;
+    }(),
 };
 
 /// The program that this thread is recording, or null.

@@ -176,6 +176,7 @@ std::vector<Program::Frozen> Program::finish(const std::vector<MemoryBlock>& own
   adopt_results();
   drop_dead_calls();
   find_late_checks();
+  find_chains();
   place_temporaries();
   pure_ = std::none_of(uses_.begin(), uses_.end(), [](const Use& u) {
     return u.role != Role::in && (u.home == Home::fixed || u.home == Home::slot);

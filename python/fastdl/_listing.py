@@ -35,10 +35,12 @@ def listing(program: _core.Program) -> str:
 
     ``us`` is the fastest of the timed replays, ``%`` the share of the whole, ``% peak`` the time
     that this machine's multiply-add rate and bandwidth would need, in percent of the time it took.
+    A call marked ``+`` runs block by block with the one above, and is timed with it.
     """
     calls = program.calls()
     for c in calls:
         c["floor"] = floor_seconds(c) if c["timed"] else 0.0
+        c["name"] = "+ " * c["joined"] + c["name"]
     whole = {key: sum(c[key] for c in calls) for key in ("bytes", "flops", "seconds", "floor")}
     total = whole["seconds"]
     rows = [_row(i, c, total) for i, c in enumerate(calls)]

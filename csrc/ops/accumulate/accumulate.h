@@ -9,6 +9,7 @@ namespace fastdl {
 /// source   the sum rule: a tensor used twice has the sum of both gradients
 struct Accumulate {
   static constexpr const char* name = "accumulate";
+  static constexpr bool elementwise = true;
   View X, Y;
   double flops() const { return double(X.size()); }
   template <class Self, class V>

@@ -19,6 +19,7 @@ FASTDL_INLINE void visit_operands(Self& op, V& v) {
 struct AddForward {
   static constexpr const char* name = "add_forward";
   static constexpr bool inplace = true;
+  static constexpr bool elementwise = true;
   View X, other, Y;
   double flops() const { return double(Y.size()); }
   template <class Self, class V>
@@ -34,6 +35,7 @@ struct AddForward {
 struct SubForward {
   static constexpr const char* name = "sub_forward";
   static constexpr bool inplace = true;
+  static constexpr bool elementwise = true;
   View X, other, Y;
   double flops() const { return double(Y.size()); }
   template <class Self, class V>
@@ -49,6 +51,7 @@ struct SubForward {
 struct MulForward {
   static constexpr const char* name = "mul_forward";
   static constexpr bool inplace = true;
+  static constexpr bool elementwise = true;
   View X, other, Y;
   double flops() const { return double(Y.size()); }
   template <class Self, class V>

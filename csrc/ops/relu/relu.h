@@ -10,6 +10,7 @@ namespace fastdl {
 struct ReluForward {
   static constexpr const char* name = "relu_forward";
   static constexpr bool inplace = true;
+  static constexpr bool elementwise = true;
   View X, Y;
   double flops() const { return double(X.size()); }
   template <class Self, class V>
@@ -25,6 +26,7 @@ struct ReluForward {
 struct ReluBackward {
   static constexpr const char* name = "relu_backward";
   static constexpr bool inplace = true;
+  static constexpr bool elementwise = true;
   View dY, Y, dX;
   double flops() const { return double(Y.size()); }
   template <class Self, class V>

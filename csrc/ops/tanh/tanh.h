@@ -10,6 +10,7 @@ namespace fastdl {
 struct TanhForward {
   static constexpr const char* name = "tanh_forward";
   static constexpr bool inplace = true;
+  static constexpr bool elementwise = true;
   View X, Y;
   double flops() const { return 20.0 * X.size(); }
   template <class Self, class V>
@@ -25,6 +26,7 @@ struct TanhForward {
 struct TanhBackward {
   static constexpr const char* name = "tanh_backward";
   static constexpr bool inplace = true;
+  static constexpr bool elementwise = true;
   View dY, Y, dX;
   double flops() const { return 3.0 * Y.size(); }
   template <class Self, class V>
