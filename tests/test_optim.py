@@ -152,7 +152,7 @@ def test_state_dict_has_torchs_layout():
     assert [g["params"] for g in state["param_groups"]] == [[0], [1]]
     assert state["param_groups"][1] == {
         "lr": 0.5, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "maximize": False,
-        "amsgrad": True, "params": [1],
+        "clip_norm": 0.0, "ema_decay": 0.0, "amsgrad": True, "params": [1],
     }  # fmt: skip
     sgd = optim.SGD(ps, momentum=0.9)
     sgd.step()

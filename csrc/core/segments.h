@@ -22,4 +22,15 @@ FASTDL_INLINE void check_segments(const char* op, const View& ends, const View& 
                (long long)(S ? end[S - 1] : 0));
 }
 
+/// Throws unless what the options at hyper[first] ask for is there: the sum of squares to clip by a
+/// norm, the average to keep.
+FASTDL_INLINE void check_clip_and_ema(const char* op, const View& hyper, int first,
+                                      const View& squares, const View& ema) {
+  const double* h = hyper.as<double>() + first;
+  if (h[0] != 0 && !squares)
+    fail_value("%s: squares must be given when clip_norm is not 0, got nothing", op);
+  if (h[1] != 0 && !ema)
+    fail_value("%s: ema must be given when ema_decay is not 0, got nothing", op);
+}
+
 }  // namespace fastdl

@@ -36,5 +36,21 @@ FASTDL_INLINE void step_segments(const View& ends, View& steps, int64_t bytes, F
   for (int64_t s = 0; s < S; ++s) ++step[s];
 }
 
+/// What gradients are multiplied by to clip their norm, c: min(1, c / (norm + 1e-6)), as torch has
+/// it; an infinite norm gives 0, NaN stays.  1 without a sum of squares or with c = 0.
+FASTDL_INLINE double clip_factor(double c, const View& squares) {
+  if (!squares || c == 0) return 1;
+  const double factor = c / (__builtin_sqrt(*squares.as<double>()) + 1e-6);
+  return factor > 1 ? 1 : factor;
+}
+
+/// The moving average with theta at `weight` = 1 - decay.  As a step towards theta it has theta as
+/// its fixed point, which decay ema + (1 - decay) theta with rounded factors has not.  NaN marks an
+/// average that has not begun: it begins at theta.
+template <class T>
+FASTDL_INLINE Vec<T> averaged(Vec<T> ema, Vec<T> theta, Vec<T> weight) {
+  return select<T>(ema == ema, without_subnormals<T>(fma(weight, theta - ema, ema)), theta);
+}
+
 }  // namespace
 }  // namespace fastdl::FASTDL_ISA

@@ -31,13 +31,15 @@ def adam_step(
     m1: Real,
     m2: Real,
     m2_max: Real | None,
+    ema: Real | None,
     steps: Int64,
     ends: Int64,
     hyper: Float64,
+    squares: Float64 | None = None,
     decoupled: bool = False,
 ) -> None:
-    """g (P), ends (S), hyper (6)
-    -> theta (P) +=, m1 (P) +=, m2 (P) +=, m2_max (P)? +=, steps (S) +=
+    """g (P), ends (S), hyper (8), squares ()?
+    -> theta (P) +=, m1 (P) +=, m2 (P) +=, m2_max (P)? +=, ema (P)? +=, steps (S) +=
     """
 
 @overload
@@ -48,9 +50,11 @@ def adam_step(
     m2: Real,
     *,
     m2_max: Real | None = None,
+    ema: Real | None = None,
     steps: Int64,
     ends: Int64,
     hyper: Float64,
+    squares: Float64 | None = None,
     decoupled: bool = False,
 ) -> None: ...
 def add_forward(X: Real, other: Real, Y: Real) -> None:
@@ -263,11 +267,15 @@ def sgd_step(
     theta: Real,
     g: Real,
     buf: Real | None,
+    ema: Real | None,
     steps: Int64,
     ends: Int64,
     hyper: Float64,
+    squares: Float64 | None = None,
 ) -> None:
-    """g (P), ends (S), hyper (6) -> theta (P) +=, buf (P)? +=, steps (S) +="""
+    """g (P), ends (S), hyper (8), squares ()?
+    -> theta (P) +=, buf (P)? +=, ema (P)? +=, steps (S) +=
+    """
 
 @overload
 def sgd_step(
@@ -275,9 +283,11 @@ def sgd_step(
     g: Real,
     *,
     buf: Real | None = None,
+    ema: Real | None = None,
     steps: Int64,
     ends: Int64,
     hyper: Float64,
+    squares: Float64 | None = None,
 ) -> None: ...
 def slice_backward(dY: Real, dX: Real, start: int = 0, step: int = 1) -> None:
     """dY (N K M) -> dX (N R M)"""
@@ -300,6 +310,8 @@ def sub_forward(X: Real, other: Real, Y: Real) -> None:
 
 def sum_forward(X: Real, Y: Real, count: int = 1) -> None:
     """X (N R M) -> Y (N M)"""
+def sum_squares(X: Real, total: Float64, accumulate: bool = False) -> None:
+    """X (*) -> total ()"""
 
 def tanh_backward(dY: Real, Y: Real, dX: Real) -> None:
     """dY (*), Y (*) -> dX (*)"""

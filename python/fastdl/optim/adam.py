@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from fastdl._array import Array
-from fastdl.optim.group import ParamGroup
 from fastdl.optim.optimizer import Optimizer
-from fastdl.optim.options import check_at_least, check_flags
+from fastdl.optim.options import COMMON, check_at_least, check_clip_and_ema, check_flags
 from fastdl.optim.run import Run
-from fastdl.tape import layout_changed
 from fastdl.tensor import Tensor
 
 
@@ -31,6 +29,12 @@ class Adam(Optimizer):
     amsgrad : bool
         Divide by the largest second moment so far.
     maximize : bool
+    clip_norm : float >= 0, or None
+        Scale the gradients of a group so that their common norm is at most this, as
+        ``torch.nn.utils.clip_grad_norm_``; ``.grad`` stays as it is.  0 and None: off.
+    ema_decay : float in [0, 1), or None
+        Keep a moving average of the parameters, which `ema_model` puts into a copy of the model:
+        ``ema = d ema + (1 - d) theta`` after every step, theta after the first.  0 and None: off.
 
     Raises
     ------
@@ -44,8 +48,8 @@ class Adam(Optimizer):
     Kingma & Ba, "Adam", 2015; amsgrad: Reddi et al., "On the convergence of Adam and beyond", 2018.
     """
 
-    hyper_names = ("lr", "beta1", "beta2", "eps", "weight_decay", "maximize")
-    state_names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    hyper_names = ("lr", "beta1", "beta2", "eps", "weight_decay", "maximize", *COMMON)
+    state_names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "ema")
     kernel_name = "adam_step"
     kernel_options = (False,)
 
@@ -59,6 +63,8 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -69,6 +75,8 @@ class Adam(Optimizer):
                 "weight_decay": weight_decay,
                 "amsgrad": amsgrad,
                 "maximize": maximize,
+                "clip_norm": clip_norm,
+                "ema_decay": ema_decay,
             },
         )
 
@@ -76,26 +84,17 @@ class Adam(Optimizer):
         """Raise unless numbers are in range."""
         check_at_least(self._name, options, 0, "lr", "eps", "weight_decay")
         check_flags(self._name, options, "amsgrad", "maximize")
+        check_clip_and_ema(self._name, options)
         betas = options["betas"]
         if not (isinstance(betas, tuple | list) and len(betas) == 2):
             raise TypeError(f"{self._name}: betas must be two numbers, got {betas!r}")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"{self._name}: betas must be 0 <= beta < 1, got {betas}")
 
-    def state_in_use(self, group: ParamGroup) -> tuple[str, ...]:
-        """Return the moments' names."""
-        return self.state_names if group["amsgrad"] else self.state_names[:2]
-
-    def options_changed(self, group: ParamGroup, before: Mapping[str, Any]) -> None:
-        """Switch amsgrad on or off."""
-        if group["amsgrad"] == before["amsgrad"]:
-            return
-        for run in self._runs:
-            if run.group is group:
-                for name in self.state_in_use(group):
-                    run.add_state(name)
-                run.forget_calls()
-        layout_changed()
+    def state_in_use(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the moments' names, and that of the average if one is kept."""
+        unused = {"max_exp_avg_sq": not options["amsgrad"], "ema": options["ema_decay"] == 0}
+        return tuple(name for name in self.state_names if not unused.get(name))
 
     def _export(self, run: Run, i: int) -> dict[str, Array]:
         return {"step": np.array(run.steps[i]), **super()._export(run, i)}
@@ -120,5 +119,10 @@ class AdamW(Adam):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad,
+            maximize=maximize, clip_norm=clip_norm, ema_decay=ema_decay,
+        )  # fmt: skip

@@ -26,13 +26,14 @@ class ParamGroup(MutableMapping[str, Any]):
         self.owner = owner
         self.params = params
         self.hyper = np.zeros(len(owner.hyper_names))
+        self.squares = np.zeros(())  # of all gradients of the group, at the last step that clipped
         self._rest: dict[str, Any] = {}
         self._store(options)
 
     def _store(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():
             if name in self.owner.hyper_names:
-                self.hyper[self.owner.hyper_names.index(name)] = value
+                self.hyper[self.owner.hyper_names.index(name)] = 0.0 if value is None else value
             elif name == "betas":
                 first = self.owner.hyper_names.index("beta1")
                 self.hyper[first : first + 2] = value

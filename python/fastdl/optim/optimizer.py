@@ -1,7 +1,8 @@
 """What all optimizers share: groups, runs of parameters, steps and state dicts.
 
 A run is a stretch of parameters that lie one after the other in memory.  A step is one kernel call
-per run; where some parameters have no gradient, one per stretch of those that have.
+per run; where some parameters have no gradient, one per stretch of those that have.  Clipping takes
+a pass over the gradients first, for the norm is that of the whole group.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from fastdl._array import Array, describe
 from fastdl.errors import capture_error
 from fastdl.optim.arena import runs_of, settle
 from fastdl.optim.group import ParamGroup
-from fastdl.optim.run import Run
-from fastdl.tape import constant, layout, mode
+from fastdl.optim.run import Run, initial_state
+from fastdl.tape import Recorder, constant, layout, layout_changed, mode
 from fastdl.tensor import Tensor
 
 
@@ -41,6 +42,7 @@ class Optimizer:
         self._runs: list[Run] = []
         self._layout = -1
         self._kernel: Callable[..., None] = getattr(_core, self.kernel_name)
+        self._clip_norm = self.hyper_names.index("clip_norm")
         self.check(defaults)
         self._add_groups(_as_groups(self._name, params))
 
@@ -52,12 +54,24 @@ class Optimizer:
         """Raise ValueError or TypeError unless the options are good."""
         raise NotImplementedError
 
-    def state_in_use(self, group: ParamGroup) -> tuple[str, ...]:
-        """Return the names of the state arrays that a step of the group needs."""
+    def state_in_use(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the state arrays that a step with these options needs."""
         raise NotImplementedError
+
+    def _kernels_needed(self, options: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return what a recorded step cannot follow when it changes."""
+        return self.state_in_use(options), options["clip_norm"] != 0
 
     def options_changed(self, group: ParamGroup, before: Mapping[str, Any]) -> None:
         """Bring arrays and recordings up to date after an option was set."""
+        if self._kernels_needed(group) == self._kernels_needed(before):
+            return
+        for run in self._runs:
+            if run.group is group:
+                for name in self.state_in_use(group):
+                    run.add_state(name)
+                run.forget_calls()
+        layout_changed()
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own.
@@ -132,11 +146,13 @@ class Optimizer:
         loss = None if closure is None else closure()
         if self._layout != layout.version:
             self._check_homes()
-        kernel, recorder = self._kernel, mode.recorder
+        if mode.recorder is not None:
+            self._note_gradients(mode.recorder)
+        for group in self.param_groups:
+            if group.hyper[self._clip_norm] != 0:
+                self._sum_squares(group)
+        kernel = self._kernel
         for run in self._runs:
-            if recorder is not None:
-                for p in run.params:
-                    recorder.read(p, "_grad")
             for p in run.params:
                 if p._grad is None:
                     for i, j in run.stretches():
@@ -145,6 +161,20 @@ class Optimizer:
             else:
                 kernel(*run.call(0, len(run.params)))
         return loss
+
+    def _note_gradients(self, recorder: Recorder) -> None:
+        for run in self._runs:
+            for p in run.params:
+                recorder.read(p, "_grad")
+
+    def _sum_squares(self, group: ParamGroup) -> None:
+        """Put the sum of squares of the group's gradients where its step reads it."""
+        more = False
+        for run in self._runs:
+            if run.group is group:
+                for part in run.gradients():
+                    _core.sum_squares(part, group.squares, more)
+                    more = True
 
     def _check_homes(self) -> None:
         for run in self._runs:
@@ -158,6 +188,17 @@ class Optimizer:
     def _params(self) -> list[tuple[Run, int]]:
         """Run and place of every parameter, in the order of the groups."""
         return [(run, i) for run in self._runs for i in range(len(run.params))]
+
+    def averages(self) -> dict[int, Array]:
+        """Return id of a parameter -> its moving average, where ``ema_decay`` keeps one.
+
+        An average that has not begun, because the parameter took no step since, is NaN.
+        """
+        return {
+            id(run.params[i]): run.state_of("ema", i)
+            for run, i in self._params()
+            if "ema" in run.state
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return copies of state and options in torch's layout.
@@ -207,7 +248,7 @@ class Optimizer:
         for number, (run, i) in enumerate(self._params()):
             run.steps[i] = 0
             for name in run.state:
-                run.state_of(name, i)[...] = 0
+                run.state_of(name, i)[...] = initial_state(name)
             for name, value in loaded.get(number, {}).items():
                 if name == "step":
                     run.steps[i] = value

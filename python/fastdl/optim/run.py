@@ -12,6 +12,11 @@ from fastdl.optim.group import ParamGroup
 from fastdl.tensor import Tensor
 
 
+def initial_state(name: str) -> float:
+    """Return what a state array holds before a step: an average that has not begun is NaN."""
+    return np.nan if name == "ema" else 0.0
+
+
 class Run:
     """Parameters side by side in memory, with their state in arrays of the same layout."""
 
@@ -32,9 +37,10 @@ class Run:
         self._calls: dict[tuple[int, int], tuple[Any, ...]] = {}
 
     def add_state(self, name: str) -> None:
-        """Make a state array of zeros, unless there is one."""
+        """Make a state array as it is before the first step, unless there is one."""
         if name not in self.state:
             self.state[name] = aligned_zeros(self.theta.size, self.theta.dtype)
+            self.state[name][...] = initial_state(name)
 
     def state_of(self, name: str, i: int) -> Array:
         """Return the view of parameter ``i`` into a state array."""
@@ -62,7 +68,15 @@ class Run:
         ends = self.ends[i:j] - start
         tail = self.group.owner.kernel_options
         arrays = (self.theta[part], self.grad[part], *states, self.steps[i:j], ends)
-        return (*arrays, self.group.hyper, *tail)
+        squares = self.group.squares if self.group["clip_norm"] != 0 else None
+        return (*arrays, self.group.hyper, squares, *tail)
+
+    def gradients(self) -> list[Array]:
+        """Return the parts of the flat gradient that hold one."""
+        return [
+            self.grad[(int(self.ends[i - 1]) if i else 0) : int(self.ends[j - 1])]
+            for i, j in self.stretches()
+        ]
 
     def stretches(self) -> list[tuple[int, int]]:
         """Return ``(i, j)`` of the stretches of parameters that have a gradient."""

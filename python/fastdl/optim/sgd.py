@@ -7,8 +7,7 @@ from typing import Any
 
 from fastdl.optim.group import ParamGroup
 from fastdl.optim.optimizer import Optimizer
-from fastdl.optim.options import check_at_least, check_flags
-from fastdl.tape import layout_changed
+from fastdl.optim.options import COMMON, check_at_least, check_clip_and_ema, check_flags
 from fastdl.tensor import Tensor
 
 
@@ -26,6 +25,10 @@ class SGD(Optimizer):
     nesterov : bool
         Needs a momentum and no dampening.
     maximize : bool
+    clip_norm : float >= 0, or None
+        As for `Adam`.
+    ema_decay : float in [0, 1), or None
+        As for `Adam`.
 
     Raises
     ------
@@ -39,8 +42,8 @@ class SGD(Optimizer):
     initialization and momentum in deep learning", 2013.
     """
 
-    hyper_names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
-    state_names = ("momentum_buffer",)
+    hyper_names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize", *COMMON)
+    state_names = ("momentum_buffer", "ema")
     kernel_name = "sgd_step"
 
     def __init__(
@@ -53,6 +56,8 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -63,6 +68,8 @@ class SGD(Optimizer):
                 "weight_decay": weight_decay,
                 "nesterov": nesterov,
                 "maximize": maximize,
+                "clip_norm": clip_norm,
+                "ema_decay": ema_decay,
             },
         )
 
@@ -71,24 +78,22 @@ class SGD(Optimizer):
         check_at_least("SGD", options, 0, "lr", "momentum", "weight_decay")
         check_at_least("SGD", options, float("-inf"), "dampening")
         check_flags("SGD", options, "nesterov", "maximize")
+        check_clip_and_ema("SGD", options)
         if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
             raise ValueError(
                 "SGD: nesterov must go with a momentum > 0 and dampening 0, got "
                 f"{options['momentum']} and {options['dampening']}"
             )
 
-    def state_in_use(self, group: ParamGroup) -> tuple[str, ...]:
-        """Return the buffer's name if there is a momentum."""
-        return self.state_names if group["momentum"] != 0 else ()
+    def state_in_use(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the buffer's name if there is a momentum, the average's if one is kept."""
+        used = options["momentum"] != 0, options["ema_decay"] != 0
+        return tuple(name for name, use in zip(self.state_names, used, strict=True) if use)
 
     def options_changed(self, group: ParamGroup, before: Mapping[str, Any]) -> None:
-        """Switch momentum on or off; a new buffer begins with the next gradient."""
-        if (group["momentum"] != 0) == (before["momentum"] != 0):
-            return
-        for run in self._runs:
-            if run.group is group:
-                if group["momentum"] != 0 and "momentum_buffer" not in run.state:
-                    run.add_state("momentum_buffer")
-                    run.steps[:] = 0
-                run.forget_calls()
-        layout_changed()
+        """Switch state on or off; a new momentum buffer begins with the next gradient."""
+        without = [run for run in self._runs if "momentum_buffer" not in run.state]
+        super().options_changed(group, before)
+        for run in without:
+            if "momentum_buffer" in run.state:
+                run.steps[:] = 0
