@@ -60,3 +60,25 @@ def test_bad_states_change_nothing(state):
     with pytest.raises(ValueError, match=r"state must be int64\(2\)"):
         g.set_state(np.array(state))
     np.testing.assert_array_equal(g.state, [5, 0])
+
+
+@pytest.mark.parametrize("p", [0.3, 0.0, 1.0])
+def test_dropout_after_relu_in_one_pass_has_the_bits_of_two(p):
+    X = np.random.default_rng(0).normal(size=(20, 7)).astype("f4")
+    dY = np.ones_like(X)
+    results = []
+    for fused in (True, False):
+        x, g = fastdl.Tensor(X, requires_grad=True), fastdl.Generator(3)
+        if fused:
+            Y = ops.dropout(x, p, activation="relu", generator=g)
+        else:
+            Y = ops.dropout(ops.relu(x), p, generator=g)
+        Y.backward(dY)
+        results.append((Y.numpy(), x.grad.numpy()))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+    raw = ops.dropout_backward(dY, None, p, activation="relu", Y=results[0][0])
+    np.testing.assert_array_equal(raw, results[0][1])
+    np.testing.assert_array_equal(ops.dropout(X, p, False, activation="relu"), np.maximum(X, 0))
+    with pytest.raises(ValueError, match="dropout: activation must be None or 'relu', got 'tanh'"):
+        ops.dropout(X, activation="tanh")

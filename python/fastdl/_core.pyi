@@ -205,9 +205,38 @@ def discounted_returns(
 ) -> None: ...
 def dropout_backward(dY: Real, saved: Int64, dX: Real, p: float = 0.5) -> None:
     """dY (*), saved (2) -> dX (*)"""
+def dropout_backward(
+    dY: Real,
+    saved: Int64 | None,
+    Y: Real | None,
+    dX: Real,
+    p: float = 0.5,
+    activation: str = "none",
+    """dY (*), saved (2)?, Y (*)? -> dX (*)
+    activation: none relu
+    """
 
-def dropout_forward(X: Real, state: Int64, Y: Real, saved: Int64, p: float = 0.5) -> None:
-    """X (*) -> state (2) +=, Y (*), saved (2)"""
+@overload
+def dropout_backward(
+    dY: Real,
+    *,
+    saved: Int64 | None = None,
+    Y: Real | None = None,
+    dX: Real,
+    p: float = 0.5,
+    activation: str = "none",
+) -> None: ...
+def dropout_forward(
+    X: Real,
+    state: Int64,
+    Y: Real,
+    saved: Int64,
+    p: float = 0.5,
+    activation: str = "none",
+) -> None:
+    """X (*) -> state (2) +=, Y (*), saved (2)
+    activation: none relu
+    """
 
 def gae(
     rewards: Real,

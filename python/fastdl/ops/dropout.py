@@ -7,6 +7,7 @@ import numpy as np
 from fastdl import _core
 from fastdl._array import Array
 from fastdl.ops._call import array_of, output, result, wants_grad
+from fastdl.ops.relu import relu
 from fastdl.random import Generator, default_generator
 from fastdl.tape import Node, Pass
 from fastdl.tensor import ArrayLike, Tensor
@@ -17,6 +18,7 @@ def dropout(
     p: float = 0.5,
     training: bool = True,
     *,
+    activation: str | None = None,
     generator: Generator | None = None,
     out: ArrayLike | None = None,
 ) -> ArrayLike:
@@ -27,7 +29,10 @@ def dropout(
     X : float32 or float64, any shape
     p : float, 0 <= p <= 1
     training : bool
-        If False, or if p is 0, ``X`` itself is returned.
+        If False, or if p is 0, ``X`` itself is returned (``relu(X)`` with an activation).
+    activation : None or "relu"
+        Applied to ``X`` first, in the same pass; the backward pass then reads its mask from the
+        result and makes no random numbers.
     generator : Generator, optional
         Advanced by one draw; by default the one of `fastdl.manual_seed`.
     out : of the same shape and dtype, optional
@@ -40,7 +45,7 @@ def dropout(
     Raises
     ------
     ValueError
-        If ``p`` is not in [0, 1].
+        If ``p`` is not in [0, 1] or ``activation`` is unknown.
     TypeError
         If ``X`` is not of a float dtype.
 
@@ -51,29 +56,45 @@ def dropout(
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must be 0 <= p <= 1, got {p}")
+    if activation not in (None, "relu"):
+        raise ValueError(f"dropout: activation must be None or 'relu', got {activation!r}")
     x = array_of("dropout", "X", X)
     if not training or p == 0:
+        if activation == "relu":
+            return relu(X, out=out)
         return X if out is None else _copied(X, x, out)
     y = output("dropout", out, x.shape, x.dtype, (X,))
     saved = np.empty(2, np.int64)
     state = (default_generator if generator is None else generator).state
-    _core.dropout_forward(x, state, y, saved, p)
+    _core.dropout_forward(x, state, y, saved, p, activation or "none")
     if out is not None:
         return out
     if not isinstance(X, Tensor):
         return y
-    return result(y, (wants_grad(X),), _backward, (saved, p))
+    return result(y, (wants_grad(X),), _backward, (saved, None if activation is None else y, p))
 
 
-def dropout_backward(dY: Array, saved: Array, p: float = 0.5, *, out: Array | None = None) -> Array:
+def dropout_backward(
+    dY: Array,
+    saved: Array | None,
+    p: float = 0.5,
+    *,
+    activation: str | None = None,
+    Y: Array | None = None,
+    out: Array | None = None,
+) -> Array:
     """Return dX: ``dY`` through the mask that the forward pass drew, for arrays.
 
     Parameters
     ----------
     dY : float32 or float64, any shape
     saved : int64 (2,)
-        The generator's ``get_state()`` before the forward pass.
+        The generator's ``get_state()`` before the forward pass; may be None with an activation.
     p : float
+    activation : None or "relu"
+        That of the forward pass.
+    Y : like dY, the result of the forward pass
+        Needed if there is an activation.
     out : of the same shape and dtype, optional
         Receives the result and may be ``dY`` itself.
 
@@ -84,7 +105,9 @@ def dropout_backward(dY: Array, saved: Array, p: float = 0.5, *, out: Array | No
     """
     dy = array_of("dropout_backward", "dY", dY)
     dX = output("dropout_backward", out, dy.shape, dy.dtype)
-    _core.dropout_backward(dy, array_of("dropout_backward", "saved", saved), dX, p)
+    state = None if saved is None else array_of("dropout_backward", "saved", saved)
+    y = None if Y is None else array_of("dropout_backward", "Y", Y)
+    _core.dropout_backward(dy, state, y, dX, p, activation or "none")
     return dX
 
 
@@ -98,7 +121,7 @@ def _copied(X: ArrayLike, x: Array, out: ArrayLike) -> ArrayLike:
 def _backward(grads: Pass, node: Node, dY: Array) -> None:
     (X,) = node.inputs
     assert X is not None
-    saved, p = node.saved
+    saved, y, p = node.saved
     dX = grads.place(X)
-    _core.dropout_backward(dY, saved, dX, p)
+    _core.dropout_backward(dY, saved, y, dX, p, "none" if y is None else "relu")
     grads.add(X, dX)
