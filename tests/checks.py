@@ -43,7 +43,7 @@ def check_values(kernel: Kernel, case: Case, dtype: Any, seed: int = 0) -> None:
 def check_same_bits(
     kernel: Kernel, case: Case, dtype: Any, seed: int = 0, repeats: int = 100
 ) -> None:
-    """The same bits for any number of threads, any address, and call after call."""
+    """The same bits for any number of threads, any address and way to store, call after call."""
     call = build(kernel, case, dtype, seed)
     first = run(call)
     _core.set_work_per_thread(THREAD_WORK)
@@ -51,6 +51,9 @@ def check_same_bits(
         for offset in OFFSETS:
             what = f"{threads} threads, offset {offset}"
             same_bits(run(call, threads, offset), first, f"1 thread against {what}")
+    _core.set_stream_bytes(1)
+    for offset in OFFSETS:
+        same_bits(run(call, 2, offset), first, f"stored against streamed, offset {offset}")
     _core.set_num_threads(2)
     placed = Placed(call)
     size = sum(a.size for a in call.arrays.values())

@@ -29,9 +29,10 @@ def pytest_report_header() -> list[str]:
 def library_settings() -> Iterator[None]:
     """Tests may switch the backend and the thread count; the next one does not see it."""
     backend, threads = _core.backend(), _core.get_num_threads()
-    work = _core.config()["work_per_thread"]
+    before = _core.config()
     yield
-    _core.set_work_per_thread(work)
+    _core.set_work_per_thread(before["work_per_thread"])
+    _core.set_stream_bytes(before["stream_bytes"])
     _core.use_backend(backend)
     _core.set_num_threads(threads)
 

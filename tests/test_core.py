@@ -107,10 +107,11 @@ def test_set_num_threads_takes_an_integer(n: object) -> None:
         _core.set_num_threads(n)
 
 
-@pytest.mark.parametrize("work", [0, -5])
-def test_set_work_per_thread_refuses(work: int) -> None:
-    with pytest.raises(ValueError, match=rf"^set_work_per_thread: n must be .*got {work}$"):
-        _core.set_work_per_thread(work)
+@pytest.mark.parametrize("n", [0, -5])
+@pytest.mark.parametrize("name", ["set_work_per_thread", "set_stream_bytes"])
+def test_thresholds_refuse(name: str, n: int) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: n must be .*got {n}$"):
+        getattr(_core, name)(n)
 
 
 def test_set_num_threads() -> None:

@@ -4,6 +4,7 @@
 #include "bind/arguments.h"
 #include "bind/guarded.h"
 #include "bind/program.h"
+#include "core/cache.h"
 #include "core/ceilings.h"
 #include "core/launch.h"
 #include "core/parallel.h"
@@ -76,6 +77,7 @@ py::dict config() {
   d["compiled_backends"] = compiled_backends();
   d["num_threads"] = num_threads();
   d["work_per_thread"] = work_per_thread();
+  d["stream_bytes"] = stream_bytes();
   d["compiler"] = __VERSION__;
   d["cuda"] = false;
   return d;
@@ -120,6 +122,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("set_work_per_thread", &set_work_per_thread, py::arg("n"));
+  m.def("set_stream_bytes", &set_stream_bytes, py::arg("n"));
   m.def("config", &config);
   m.def("ceilings", &ceilings, "Measures what one thread can do at best: flop and bytes a second.");
 }

@@ -1,14 +1,12 @@
 #pragma once
 // Non-temporal stores: for outputs too large for the cache they save the read of every line before
-// it is written, a third of the traffic of a copy.
+// it is written, a third of the traffic of a copy.  From which size on: core/cache.h.
+#include "core/cache.h"
 #include "cpu/loop.h"
 #include "cpu/simd.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
-
-/// Outputs from this size on are not left in the cache for the next op.
-constexpr int64_t kStreamBytes = int64_t{16} << 20;
 
 /// p must be aligned to the vector.
 template <class T>

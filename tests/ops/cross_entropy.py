@@ -103,7 +103,20 @@ def rising(rng: Rng, shape: tuple[int, ...], case: Case) -> Array:
     return np.linspace(-80, 80, int(np.prod(shape))).reshape(shape)
 
 
-CLASSES = (2, 3, 7, 10, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127)
+def masked(rng: Rng, shape: tuple[int, ...], case: Case) -> Array:
+    """Whole pieces are -inf, as are some logits of the others; the last piece is not."""
+    X = rng.standard_normal(shape)
+    X[:, : 5 * PIECE] = X[:, 9 * PIECE : -PIECE : 2] = -np.inf
+    return X
+
+
+def unmasked(rng: Rng, shape: tuple[int, ...], case: Case) -> Array:
+    return case.sizes["C"] - 1 - rng.integers(0, PIECE // 2, shape)
+
+
+PIECE = 4096  # of a row longer than 1 MiB
+LONG = 262_147
+CLASSES = (2, 3, 7, 10, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 97, 111, 112, 113, 127)
 HARD = "P"  # the argument left out when labels are given
 SOFT = "t"
 
@@ -136,7 +149,20 @@ CASES = [
     Case(B=2001, C=10, without="P w"),
     Case(B=700, C=301, without=HARD, t=ignoring, label_smoothing=0.1),
     Case(B=700, C=301, without=SOFT),
+    Case(B=40, C=101, without=HARD, t=ignoring, label_smoothing=0.1),
+    Case(B=40, C=49, without="t w", label_smoothing=0.1),
     Case(B=3, C=5003, without="P w"),
+    # A gradient beyond the second-level cache: rows are a pipeline, or done one by one if long.
+    Case(B=260, C=4099, without="P w", t=ignoring, reduction="none"),
+    Case(B=257, C=4099, without=SOFT, reduction="none"),
+    Case(B=10, C=120_001, without=HARD, reduction="none", label_smoothing=0.1),
+    # Rows longer than the second-level cache, in pieces.
+    *(Case(B=2, C=C, without="P w", reduction="none") for C in (LONG, 65 * PIECE)),
+    Case(B=4, C=LONG, without=HARD, t=ignoring, label_smoothing=0.1),
+    Case(B=1, C=LONG, without=SOFT, reduction="sum"),
+    Case(B=2, C=LONG, without="P w", X=rising, reduction="none"),
+    Case(B=2, C=LONG, without="P w", X=masked, t=unmasked, reduction="none", label_smoothing=0.1),
+    Case(B=2, C=LONG, without="P w dX total", reduction="none"),
 ]
 
 BASE = Case(B=3, C=4, without="P w")
@@ -160,6 +186,7 @@ KERNELS = [
         special_cases=[
             Case(B=9, C=17, without="P w", reduction="none"),
             Case(B=9, C=17, without="P w", reduction="mean"),
+            Case(B=2, C=LONG, without="P w", reduction="none"),
         ],
         gradient=Gradient(
             [

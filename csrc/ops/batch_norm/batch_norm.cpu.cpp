@@ -216,7 +216,7 @@ void run(const P& problem, const View& X, const Workspace& ws) {
   using T = typename P::Real;
   const Plan plan(X);
   const Buffers<T> m(plan, ws.shared);
-  const bool streams = X.bytes() >= kStreamBytes;
+  const bool streams = X.bytes() >= stream_bytes();
   if (!plan.by_channel)
     run_by_columns(problem, plan, m, ws, streams);
   else if (streams)
