@@ -153,7 +153,7 @@ def test_summary_and_repr():
         "total",
         f"{sum(p.size for p in model.parameters()):,}",
     ]
-    assert "(1): BatchNorm1d(64, eps=1e-05, momentum=0.1)" in repr(model)
+    assert "(1): BatchNorm1d(64, eps=1e-05, momentum=0.1, activation='relu')" in repr(model)
 
 
 def test_arrays_in_arrays_out_by_hand_as_in_the_textbooks():
@@ -244,7 +244,7 @@ def test_mlp_forms_are_the_same():
     for model in (nn.MLP(4, 8, 2), nn.MLP([4, 8, 2]), nn.MLP(4, [8], 2), nn.MLP(4, (8,), 2)):
         assert [p.shape for p in model.parameters()] == [(4, 8), (8,), (8, 2), (2,)]
     kinds = [type(m).__name__ for m in nn.MLP(4, 8, 2, norm="batch", dropout=0.5)]
-    assert kinds == ["Affine", "BatchNorm1d", "ReLU", "Dropout", "Affine"]
+    assert kinds == ["Affine", "BatchNorm1d", "Dropout", "Affine"]
     kinds = [type(m).__name__ for m in nn.MLP(4, 8, 2, norm="batch", activation="tanh")]
     assert kinds == ["Affine", "BatchNorm1d", "Tanh", "Affine"]
     with pytest.raises(ValueError, match="sizes must be"):
@@ -354,3 +354,24 @@ def test_bad_layers():
 
 def test_linear_is_affine():
     assert nn.Linear is nn.Affine
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(37, 5), (16, 3, 40), (4, 3, 700)])
+def test_batch_norm_with_relu_in_one_pass_has_the_bits_of_two(shape, training):
+    rng = np.random.default_rng(0)
+    X, dY = rng.normal(size=shape).astype("f4"), rng.normal(size=shape).astype("f4")
+    weight, bias = rng.normal(size=(2, shape[1])).astype("f4")
+    results = []
+    for activation in ("relu", None):
+        layer = nn.BatchNorm1d(shape[1], activation=activation)
+        layer.weight.numpy()[...], layer.bias.numpy()[...] = weight, bias
+        layer.training = training
+        x = fastdl.Tensor(X, requires_grad=True)
+        Y = layer(x) if activation else ops.relu(layer(x))
+        Y.backward(dY)
+        results.append([t.numpy() for t in (Y, x.grad, layer.weight.grad, layer.bias.grad)])
+    for fused, apart in zip(*results, strict=True):
+        np.testing.assert_array_equal(fused, apart)
+    with pytest.raises(ValueError, match="BatchNorm1d: activation must be None or 'relu'"):
+        nn.BatchNorm1d(3, activation="tanh")

@@ -116,24 +116,40 @@ struct ForAll {
   FASTDL_INLINE Vec<T> at(int64_t, int64_t) const { return broadcast(value); }
 };
 
-/// a = sum dy, b = sum dy (x - mean).
-template <class T, class Mean>
+/// dy, but 0 where relu cut off d scale + shift.
+template <class T>
+FASTDL_INLINE Vec<T> through_relu(Vec<T> dy, Vec<T> d, Vec<T> scale, Vec<T> shift) {
+  return select<T>(fma(d, scale, shift) <= Vec<T>{}, Vec<T>{}, dy);
+}
+
+/// a = sum dy, b = sum dy (x - mean); with relu of dy where (x - mean) scale + shift was not cut off.
+template <class T, class Coefficient>
 struct GradientSums {
   const T *dy, *x;
-  Mean mean;
+  Coefficient mean, scale, shift;
+  bool relu;
 
   template <int K>
   FASTDL_INLINE void add_rows(int64_t at, int64_t column, int64_t ld, int64_t before,
                               int64_t columns, T* a, T* b) const {
+    relu ? add_rows_of<K, true>(at, column, ld, before, columns, a, b)
+         : add_rows_of<K, false>(at, column, ld, before, columns, a, b);
+  }
+  template <int K, bool kRelu>
+  FASTDL_INLINE void add_rows_of(int64_t at, int64_t column, int64_t ld, int64_t before,
+                                 int64_t columns, T* a, T* b) const {
     const T *p = dy + at, *q = x + at;
-    const Mean center = mean;
+    const Coefficient center = mean, slope = scale, offset = shift;
     for_each_vector<T>(0, columns, [=](int64_t j, int64_t lanes) {
       const Vec<T> m = center.at(column + j, lanes);
-      Vec<T> s[2] = {}, t[2] = {};
+      Vec<T> s[2] = {}, t[2] = {}, k{}, c{};
+      if (kRelu) k = slope.at(column + j, lanes), c = offset.at(column + j, lanes);
       unroll<K>([&](auto i) {
-        const Vec<T> g = load(p + i * ld + j, lanes);
+        const Vec<T> d = load(q + i * ld + j, lanes) - m;
+        Vec<T> g = load(p + i * ld + j, lanes);
+        if (kRelu) g = through_relu<T>(g, d, k, c);
         s[i % 2] = s[i % 2] + g;
-        t[i % 2] = fma(g, load(q + i * ld + j, lanes) - m, t[i % 2]);
+        t[i % 2] = fma(g, d, t[i % 2]);
       });
       s[0] = s[0] + s[1], t[0] = t[0] + t[1];
       if (before) s[0] = s[0] + load(a + j), t[0] = t[0] + load(b + j);
@@ -159,10 +175,11 @@ struct GradientSums {
   }
 };
 
-/// a and b of the first `rows` <= 128 rows from element `at` on, which is in column `column`.
+/// a and b of the first `rows` <= 128 rows from element `at` on, which is in column `column`.  Not
+/// inlined: a call costs nothing against 128 rows, and the code is large.
 template <class T, class Stat>
-FASTDL_INLINE void add_block(const Stat& stat, int64_t at, int64_t column, int64_t ld, int64_t rows,
-                             int64_t columns, T* a, T* b) {
+__attribute__((noinline)) void add_block(const Stat& stat, int64_t at, int64_t column, int64_t ld,
+                                         int64_t rows, int64_t columns, T* a, T* b) {
   int64_t i = 0;
   for (; i + kGroup <= rows; i += kGroup)
     stat.template add_rows<kGroup>(at + i * ld, column, ld, i, columns, a, b);

@@ -103,16 +103,19 @@ def batch_norm_backward(
     dY: Real,
     X: Real,
     gamma: Real | None,
+    beta: Real | None,
     mean: Real,
     rstd: Real,
     dX: Real | None = None,
     dgamma: Real | None = None,
     dbeta: Real | None = None,
     training: bool = True,
+    activation: str = "none",
     accumulate: bool = False,
 ) -> None:
-    """dY (N C S), X (N C S), gamma (C)?, mean (C), rstd (C)
+    """dY (N C S), X (N C S), gamma (C)?, beta (C)?, mean (C), rstd (C)
     -> dX (N C S)?, dgamma (C)?, dbeta (C)?
+    activation: none relu
     """
 
 @overload
@@ -121,12 +124,14 @@ def batch_norm_backward(
     X: Real,
     *,
     gamma: Real | None = None,
+    beta: Real | None = None,
     mean: Real,
     rstd: Real,
     dX: Real | None = None,
     dgamma: Real | None = None,
     dbeta: Real | None = None,
     training: bool = True,
+    activation: str = "none",
     accumulate: bool = False,
 ) -> None: ...
 @overload
@@ -143,10 +148,12 @@ def batch_norm_forward(
     eps: float = 1e-05,
     momentum: float = 0.1,
     training: bool = True,
+    activation: str = "none",
 ) -> None:
     """X (N C S), gamma (C)?, beta (C)?
     -> running_mean (C)? +=, running_var (C)? +=, num_batches ()? +=, Y (N C S), mean (C)?,
     rstd (C)?
+    activation: none relu
     """
 
 @overload
@@ -164,6 +171,7 @@ def batch_norm_forward(
     eps: float = 1e-05,
     momentum: float = 0.1,
     training: bool = True,
+    activation: str = "none",
 ) -> None: ...
 def copy(X: AnyArray, Y: AnyArray) -> None:
     """X (*) -> Y (*)"""

@@ -1,11 +1,12 @@
-"""Y = gamma (X - mean) rstd + beta, channel by channel over N and S;  rstd = 1 / sqrt(var + eps).
+"""Y = act(gamma (X - mean) rstd + beta), channel by channel over N and S;  rstd = 1 / sqrt(var + eps).
 
 Training uses the batch's mean and biased variance and moves the running statistics towards the
 batch's mean and unbiased variance: r += f (new - r), f = momentum, or 1 / (number of batches so
-far) for a negative momentum.  Inference uses the running statistics.  With xhat = (X - mean) rstd:
+far) for a negative momentum.  Inference uses the running statistics.  With xhat = (X - mean) rstd
+and dZ = dY act'(Z):
 
-    dbeta = sum dY       dgamma = sum dY xhat
-    dX = gamma rstd (dY - dbeta / M - xhat dgamma / M)  in training,  gamma rstd dY  in inference
+    dbeta = sum dZ       dgamma = sum dZ xhat
+    dX = gamma rstd (dZ - dbeta / M - xhat dgamma / M)  in training,  gamma rstd dZ  in inference
 
 Source: Ioffe & Szegedy, "Batch normalization", 2015; the conventions are torch.nn.BatchNorm1d's.
 """
@@ -35,6 +36,7 @@ def batch_norm_forward(
     eps: float = 1e-5,
     momentum: float = 0.1,
     training: bool = True,
+    activation: str = "none",
 ) -> dict[str, Array]:
     new: dict[str, Array] = {}
     mean, var = running_mean, running_var
@@ -53,6 +55,7 @@ def batch_norm_forward(
     Y = (X - wide(mean)) * wide(rstd)
     Y = Y if gamma is None else Y * wide(gamma)
     Y = Y if beta is None else Y + wide(beta)
+    Y = np.maximum(Y, 0) if activation == "relu" else Y
     unchanged = {
         "running_mean": running_mean, "running_var": running_var, "num_batches": num_batches,
     }  # fmt: skip
@@ -65,12 +68,17 @@ def batch_norm_backward(
     mean: Array,
     rstd: Array,
     gamma: Array | None = None,
+    beta: Array | None = None,
     dgamma: Array | None = None,
     dbeta: Array | None = None,
     training: bool = True,
+    activation: str = "none",
     accumulate: bool = False,
 ) -> dict[str, Array]:
     xhat = (X - wide(mean)) * wide(rstd)
+    if activation == "relu":
+        Z = xhat if gamma is None else xhat * wide(gamma)
+        dY = np.where((Z if beta is None else Z + wide(beta)) <= 0, 0, dY).astype(dY.dtype)
     sum_dY, sum_dY_xhat = dY.sum(axis=(0, 2)), (dY * xhat).sum(axis=(0, 2))
     factor = rstd if gamma is None else gamma * rstd
     M = X.dtype.type(X.shape[0] * X.shape[2])
@@ -174,20 +182,32 @@ KERNELS = [
             Case(N=0, C=5, S=1, training=False),
             Case(N=4, C=0, S=1),
             Case(N=4, C=3, S=0, training=False),
+            *(Case(N=N, C=C, S=S, activation="relu") for N, C, S in SHAPES[::3]),
+            *(Case(N=N, C=C, S=S, activation="relu", training=False) for N, C, S in SHAPES[1::3]),
+            Case(N=5, C=7, S=3, without="gamma beta", activation="relu"),
         ],
         values=VALUES,
-        attributes={"eps": (1e-5, 0.1), "momentum": (0.1, 0.7, -1.0), "training": (True, False)},
+        attributes={
+            "eps": (1e-5, 0.1), "momentum": (0.1, 0.7, -1.0), "training": (True, False),
+            "activation": ("none", "relu"),
+        },
         valid=is_a_call,
         scale=forward_scale,
         rows="N",
         row_cases=lambda case: case.attributes.get("training") is False,
         specials="X",
-        special_cases=[Case(N=9, C=17, S=1), Case(N=9, C=17, S=2, training=False)],
+        special_cases=[
+            Case(N=9, C=17, S=1),
+            Case(N=9, C=17, S=2, training=False),
+            Case(N=9, C=17, S=2, activation="relu"),
+        ],
         gradient=Gradient(
             [
                 Case(N=4, C=3, S=2),
                 Case(N=4, C=3, S=2, without="beta gamma"),
                 Case(N=4, C=3, S=2, training=False),
+                Case(N=4, C=3, S=2, activation="relu"),
+                Case(N=4, C=3, S=2, activation="relu", training=False, without="gamma"),
             ],
             {"X": "dX", "gamma": "dgamma", "beta": "dbeta"},
             "Y",
@@ -236,15 +256,27 @@ KERNELS = [
             Case(N=300, C=301, S=1, accumulate=True),
             Case(N=4, C=0, S=1),
             Case(N=0, C=4, S=1, training=False, accumulate=True),
+            *(Case(N=N, C=C, S=S, activation="relu") for N, C, S in SHAPES),
+            *(Case(N=N, C=C, S=S, activation="relu", training=False) for N, C, S in SHAPES[::4]),
+            Case(N=5, C=7, S=3, activation="relu", without="gamma"),
+            Case(N=5, C=7, S=3, activation="relu", without="beta"),
+            Case(N=5, C=7, S=300, activation="relu", without="gamma beta dX"),
+            Case(N=5, C=7, S=3, activation="relu", without="dgamma dbeta", training=False),
         ],
         values=VALUES,
-        attributes={"training": (True, False), "accumulate": (True, False)},
+        attributes={
+            "training": (True, False), "accumulate": (True, False), "activation": ("none", "relu"),
+        },
         valid=lambda case: case.sizes["N"] * case.sizes["S"] > 0,
         scale=backward_scale,
         rows="N",
         row_cases=lambda case: case.attributes.get("training") is False,
         specials="dY X",
-        special_cases=[Case(N=9, C=17, S=1), Case(N=9, C=17, S=2, training=False)],
+        special_cases=[
+            Case(N=9, C=17, S=1),
+            Case(N=9, C=17, S=2, training=False),
+            Case(N=9, C=17, S=2, training=False, activation="relu"),
+        ],
         errors=[
             Error(
                 BASE,

@@ -4,7 +4,7 @@
 
 namespace fastdl {
 
-/// Y = gamma (X - mean) rstd + beta, for each channel over N and S;  rstd = 1 / sqrt(var + eps)
+/// Y = act(gamma rstd (X - mean) + beta), for each channel over N and S;  rstd = 1 / sqrt(var + eps)
 ///      X (N,C,S)  gamma (C)?  beta (C)?  running_mean (C)?  running_var (C)?  num_batches ()?
 ///      -> Y (N,C,S)  mean (C)?  rstd (C)?
 /// training   mean and var (biased) of the batch; the running statistics r move to the batch's mean
@@ -21,6 +21,7 @@ struct BatchNormForward {
   View X, gamma, beta, running_mean, running_var, num_batches, Y, mean, rstd;
   double eps = 1e-5, momentum = 0.1;
   bool training = true;
+  Activation activation = Activation::none;
   double flops() const { return (training ? 7.0 : 2.0) * X.size(); }
   Scratch scratch() const { return BatchNormPlan(X).scratch(); }
   void validate() const {
@@ -51,20 +52,25 @@ struct BatchNormForward {
     v.attr("eps", op.eps);
     v.attr("momentum", op.momentum);
     v.attr("training", op.training);
+    v.attr("activation", op.activation);
   }
 };
 
-/// dbeta = sum dY,  dgamma = sum dY xhat,  xhat = (X - mean) rstd, M = N S:
-/// dX = gamma rstd (dY - dbeta / M - xhat dgamma / M) in training, gamma rstd dY in inference
-///      dY (N,C,S)  X (N,C,S)  gamma (C)?  mean (C)  rstd (C)
+/// dZ = dY act'(Z),  dbeta = sum dZ,  dgamma = sum dZ xhat,  xhat = (X - mean) rstd, M = N S:
+/// dX = gamma rstd (dZ - dbeta / M - xhat dgamma / M) in training, gamma rstd dZ in inference
+///      dY (N,C,S)  X (N,C,S)  gamma (C)?  beta (C)?  mean (C)  rstd (C)
 ///      -> dX (N,C,S)?  dgamma (C)?  dbeta (C)?
+/// beta matters to an activation alone: Z is computed again, by the forward's operations on the
+/// forward's numbers, so that its sign is the forward's to the last bit.
 /// cost     training 4 reads (the second two from L2 where a channel fits), 1 write
 /// numerics sums as the forward's; with `accumulate` dgamma and dbeta are added to, dX is stored
 /// source   docs/derivations/batch_norm.md
 struct BatchNormBackward {
   static constexpr const char* name = "batch_norm_backward";
-  View dY, X, gamma, mean, rstd, dX, dgamma, dbeta;
-  bool training = true, accumulate = false;
+  View dY, X, gamma, beta, mean, rstd, dX, dgamma, dbeta;
+  bool training = true;
+  Activation activation = Activation::none;
+  bool accumulate = false;
   double flops() const { return 9.0 * X.size(); }
   Scratch scratch() const { return BatchNormPlan(X).scratch(); }
   template <class Self, class V>
@@ -72,12 +78,14 @@ struct BatchNormBackward {
     v.in("dY", op.dY, "N C S");
     v.in("X", op.X, "N C S");
     v.opt("gamma", op.gamma, "C");
+    v.opt("beta", op.beta, "C");
     v.in("mean", op.mean, "C");
     v.in("rstd", op.rstd, "C");
     v.opt_out("dX", op.dX, "N C S");
     v.opt_sum("dgamma", op.dgamma, "C", op.accumulate);
     v.opt_sum("dbeta", op.dbeta, "C", op.accumulate);
     v.attr("training", op.training);
+    v.attr("activation", op.activation);
     v.attr("accumulate", op.accumulate);
   }
 };

@@ -10,7 +10,8 @@ namespace fastdl {
 ///               that the second pass finds the channel in L2
 struct BatchNormPlan {
   static constexpr int64_t kRowsPerMerge = 128, kPanel = 1024, kByChannel = 256;
-  static constexpr int64_t kFewRows = 8;  // fewer are folded into rows of kFold
+  static constexpr int kCoefficients = 5;  // of a channel, at most
+  static constexpr int64_t kFewRows = 8;   // fewer are folded into rows of kFold
   static constexpr int64_t kFold = 128;
   static constexpr int64_t kBlockElements = 64 * 1024;
   static constexpr int64_t kResidentBytes = int64_t{1} << 20;  // a channel that stays in L2
@@ -47,7 +48,7 @@ struct BatchNormPlan {
   FASTDL_INLINE Scratch scratch() const {
     const int64_t doubles = aligned_bytes(8 * partials()) + aligned_bytes(8 * 2 * C);
     const int64_t coefficients =
-        4 * (aligned_bytes(item * C) + (expands() ? aligned_bytes(item * columns) : 0));
+        kCoefficients * (aligned_bytes(item * C) + (expands() ? aligned_bytes(item * columns) : 0));
     return {doubles + coefficients, 2 * kPanel * item};
   }
 };

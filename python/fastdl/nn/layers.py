@@ -140,6 +140,8 @@ class BatchNorm1d(Module):
         Learn a scale and a shift.
     track_running_stats : bool
         If False, batch statistics are used in evaluation mode too.
+    activation : None or "relu"
+        Computed in the same pass.
     dtype : float32 or float64
 
     Attributes
@@ -162,11 +164,16 @@ class BatchNorm1d(Module):
         affine: bool = True,
         track_running_stats: bool = True,
         dtype: npt.DTypeLike = np.float32,
+        *,
+        activation: str | None = None,
     ) -> None:
+        if activation not in (None, "relu"):
+            raise ValueError(f"BatchNorm1d: activation must be None or 'relu', got {activation!r}")
         _check_sizes("BatchNorm1d", num_features=num_features)
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
+        self.activation = activation
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
         track = track_running_stats
@@ -186,11 +193,13 @@ class BatchNorm1d(Module):
             self.momentum,
             self.eps,
             num_batches_tracked=self.num_batches_tracked,
+            activation=self.activation,
         )
 
     def extra_repr(self) -> str:
         """Return the size and options."""
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+        act = f", activation={self.activation!r}" if self.activation else ""
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}{act}"
 
 
 class Flatten(Module):

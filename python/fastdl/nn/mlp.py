@@ -23,7 +23,7 @@ class MLP(Sequential):
         ``MLP([64, 128, 10])`` and ``MLP(64, [128], 10)`` are the same.
     activation : None, "relu" or "tanh"
     norm : None or "batch"
-        BatchNorm1d between an affine layer (then without bias) and its activation.
+        BatchNorm1d, with the activation, after an affine layer (then without bias).
     dropout : float
         Probability of the Dropout after each activation; 0 for none.
     dtype : float32 or float64
@@ -62,8 +62,8 @@ def _hidden(
         yield Affine(n, m, activation=activation, dtype=dtype)
     else:
         yield Affine(n, m, bias=False, dtype=dtype)
-        yield BatchNorm1d(m, dtype=dtype)
-        if activation is not None:
+        yield BatchNorm1d(m, dtype=dtype, activation="relu" if activation == "relu" else None)
+        if activation not in (None, "relu"):
             yield ACTIVATIONS[activation]()
     if dropout:
         yield Dropout(dropout)

@@ -24,6 +24,7 @@ def batch_norm(
     eps: float = 1e-5,
     *,
     num_batches_tracked: ArrayLike | None = None,
+    activation: str | None = None,
     out: ArrayLike | None = None,
 ) -> ArrayLike:
     """Return ``(X - mean) / sqrt(var + eps) * weight + bias`` per channel, as torch does.
@@ -42,6 +43,8 @@ def batch_norm(
     eps : float
     num_batches_tracked : int64, 0-d, optional
         Counts the batches seen in training.
+    activation : None or "relu"
+        Applied to the result in the same pass; so is its derivative backward.
     out : like X, optional
         Receives the result; only where no gradient is recorded.
 
@@ -52,7 +55,8 @@ def batch_norm(
     Raises
     ------
     ValueError
-        If shapes do not fit, statistics are missing, or a channel has a single value in training.
+        If shapes do not fit, statistics are missing, ``activation`` is unknown, or a channel has a
+        single value in training.
     TypeError
         If dtypes differ or are no float types.
 
@@ -61,6 +65,8 @@ def batch_norm(
     The variance is a two-pass one.  Source: Ioffe & Szegedy, "Batch normalization", 2015.
     """
     op = "batch_norm"
+    if activation not in (None, "relu"):
+        raise ValueError(f"{op}: activation must be None or 'relu', got {activation!r}")
     x = array_of(op, "X", X)
     x3 = _channels(x, op)
     if training and x3.shape[0] * x3.shape[2] == 1:
@@ -88,13 +94,16 @@ def batch_norm(
         eps,
         -1.0 if momentum is None else momentum,
         training,
+        activation or "none",
     )
     if out is not None:
         return out
     if not (isinstance(X, Tensor) or isinstance(weight, Tensor) or isinstance(bias, Tensor)):
         return y
     inputs = (wants_grad(X), wants_grad(weight), wants_grad(bias))
-    return result(y, inputs, _backward, (x3, gamma, mean, rstd, training))
+    return result(
+        y, inputs, _backward, (x3, gamma, beta, mean, rstd, training, activation or "none")
+    )
 
 
 def batch_norm_backward(
@@ -104,6 +113,9 @@ def batch_norm_backward(
     rstd: Array,
     weight: Array | None = None,
     training: bool = True,
+    *,
+    bias: Array | None = None,
+    activation: str | None = None,
 ) -> tuple[Array, Array, Array]:
     """Return ``(dX, dweight, dbias)`` of `batch_norm`, for arrays.
 
@@ -115,6 +127,10 @@ def batch_norm_backward(
     weight : (C,), optional
     training : bool
         Whether the statistics were those of the batch.
+    bias : (C,), optional
+        Matters to an activation alone.
+    activation : None or "relu"
+        That of the forward pass.
 
     Returns
     -------
@@ -129,9 +145,11 @@ def batch_norm_backward(
     x3 = _channels(array_of(op, "X", X), op)
     dy3 = _channels(array_of(op, "dY", dY), op)
     gamma = None if weight is None else array_of(op, "weight", weight)
+    beta = None if bias is None else array_of(op, "bias", bias)
     dX, dgamma, dbeta = np.empty_like(x3), np.empty_like(mean), np.empty_like(mean)
     mean, rstd = array_of(op, "mean", mean), array_of(op, "rstd", rstd)
-    _core.batch_norm_backward(dy3, x3, gamma, mean, rstd, dX, dgamma, dbeta, training)
+    act = activation or "none"
+    _core.batch_norm_backward(dy3, x3, gamma, beta, mean, rstd, dX, dgamma, dbeta, training, act)
     return dX.reshape(X.shape), dgamma, dbeta
 
 
@@ -150,13 +168,14 @@ def _statistic(x: ArrayLike | None) -> Array | None:
 
 def _backward(p: Pass, node: Node, dY: Array) -> None:
     X, weight, bias = node.inputs
-    x, gamma, mean, rstd, training = node.saved
+    x, gamma, beta, mean, rstd, training, act = node.saved
     dgamma, dbeta, accumulate = p.pair(weight, bias)
     dX = None if X is None else p.place(X)
     dx = None if dX is None else dX.reshape(x.shape)
     _core.batch_norm_backward(
-        dY.reshape(x.shape), x, gamma, mean, rstd, dx, dgamma, dbeta, training, accumulate
-    )
+        dY.reshape(x.shape), x, gamma, beta, mean, rstd, dx, dgamma, dbeta, training, act,
+        accumulate,
+    )  # fmt: skip
     for t, d in ((X, dX), (weight, dgamma), (bias, dbeta)):
         if t is not None and d is not None:
             p.add(t, d)
