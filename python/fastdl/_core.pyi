@@ -211,8 +211,7 @@ def discounted_returns(
     returns: Real,
     gamma: float = 0.99,
 ) -> None: ...
-def dropout_backward(dY: Real, saved: Int64, dX: Real, p: float = 0.5) -> None:
-    """dY (*), saved (2) -> dX (*)"""
+@overload
 def dropout_backward(
     dY: Real,
     saved: Int64 | None,
@@ -220,6 +219,7 @@ def dropout_backward(
     dX: Real,
     p: float = 0.5,
     activation: str = "none",
+) -> None:
     """dY (*), saved (2)?, Y (*)? -> dX (*)
     activation: none relu
     """
@@ -347,6 +347,7 @@ def sub_forward(X: Real, other: Real, Y: Real) -> None:
 
 def sum_forward(X: Real, Y: Real, count: int = 1) -> None:
     """X (N R M) -> Y (N M)"""
+
 def sum_squares(X: Real, total: Float64, accumulate: bool = False) -> None:
     """X (*) -> total ()"""
 

@@ -1,4 +1,4 @@
-"""Y = act(gamma (X - mean) rstd + beta), channel by channel over N and S;  rstd = 1 / sqrt(var + eps).
+"""Y = act(gamma (X - mean) rstd + beta), by channel over N and S;  rstd = 1 / sqrt(var + eps).
 
 Training uses the batch's mean and biased variance and moves the running statistics towards the
 batch's mean and unbiased variance: r += f (new - r), f = momentum, or 1 / (number of batches so
