@@ -6,6 +6,7 @@
 // L1.  (One column vector at a time over all rows would touch a new page for every line when rows
 // are 4 KiB.)  After at most 128 rows the arrays are merged into double: no chain of f32 additions
 // is longer than 16, whatever the number of rows.
+#include "cpu/activation.h"
 #include "cpu/loop.h"
 
 namespace fastdl::FASTDL_ISA {
@@ -119,7 +120,7 @@ struct ForAll {
 /// dy, but 0 where relu cut off d scale + shift.
 template <class T>
 FASTDL_INLINE Vec<T> through_relu(Vec<T> dy, Vec<T> d, Vec<T> scale, Vec<T> shift) {
-  return select<T>(fma(d, scale, shift) <= Vec<T>{}, Vec<T>{}, dy);
+  return Relu::backward<T>(dy, fma(d, scale, shift));
 }
 
 /// a = sum dy, b = sum dy (x - mean); with relu of dy where (x - mean) scale + shift was not cut off.

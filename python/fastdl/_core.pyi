@@ -115,7 +115,7 @@ def batch_norm_backward(
 ) -> None:
     """dY (N C S), X (N C S), gamma (C)?, beta (C)?, mean (C), rstd (C)
     -> dX (N C S)?, dgamma (C)?, dbeta (C)?
-    activation: none relu
+    activation: none relu tanh
     """
 
 @overload
@@ -153,7 +153,7 @@ def batch_norm_forward(
     """X (N C S), gamma (C)?, beta (C)?
     -> running_mean (C)? +=, running_var (C)? +=, num_batches ()? +=, Y (N C S), mean (C)?,
     rstd (C)?
-    activation: none relu
+    activation: none relu tanh
     """
 
 @overload
@@ -221,7 +221,7 @@ def dropout_backward(
     activation: str = "none",
 ) -> None:
     """dY (*), saved (2)?, Y (*)? -> dX (*)
-    activation: none relu
+    activation: none relu tanh
     """
 
 @overload
@@ -243,7 +243,7 @@ def dropout_forward(
     activation: str = "none",
 ) -> None:
     """X (*) -> state (2) +=, Y (*), saved (2)
-    activation: none relu
+    activation: none relu tanh
     """
 
 def gae(

@@ -238,6 +238,8 @@ KERNELS = [
                 "^batch_norm_forward: running_",
             ),
             Error(BASE, {"num_batches": (1,)}, "^batch_norm_forward: num_batches must", TypeError),
+            Error(BASE, {"activation": "tanh"},
+                  "batch_norm_forward: activation must be none or relu, got tanh"),
             Error(BASE, {"training": 1}, "^batch_norm_forward: training must be True or False, "
                   "got 1", TypeError),
         ],
@@ -283,6 +285,8 @@ KERNELS = [
                 {"mean": (5,)},
                 "^batch_norm_backward: mean must be .*C = 4 .from .*, got float32.5",
             ),
+            Error(BASE, {"activation": "tanh"},
+                  "batch_norm_backward: activation must be none or relu, got tanh"),
         ],
     ),
 ]  # fmt: skip

@@ -115,9 +115,13 @@ def cases(activation: str = "none", **more: Any) -> list[Case]:
 BASE = Case(shape=(2, 3))
 
 
-def wrong_p(kernel: str) -> list[Error]:
+def wrong_options(kernel: str) -> list[Error]:
     text = f"^{kernel}: p must be .*0.*1.*, got "
-    return [Error(BASE, {"p": p}, text) for p in (-0.1, 1.5, float("nan"))]
+    tanh = f"{kernel}: activation must be none or relu, got tanh"
+    return [
+        Error(BASE, {"activation": "tanh"}, tanh),
+        *(Error(BASE, {"p": p}, text) for p in (-0.1, 1.5, float("nan"))),
+    ]
 
 
 KERNELS = [
@@ -137,7 +141,7 @@ KERNELS = [
         ),
         specials="X",
         errors=[
-            *wrong_p("dropout_forward"),
+            *wrong_options("dropout_forward"),
             Error(BASE, {"state": np.array([1, 2, 3])}, "^dropout_forward: state must be int64.2"),
             Error(BASE, {"state": (2,)}, "^dropout_forward: state must be int64.2", TypeError),
         ],
@@ -160,7 +164,7 @@ KERNELS = [
         inplace=("dX=dY", "dX=Y"),
         specials="dY Y",
         errors=[
-            *wrong_p("dropout_backward"),
+            *wrong_options("dropout_backward"),
             Error(BASE, {"saved": None}, "^dropout_backward: saved must be given when there is no"),
             Error(
                 BASE,

@@ -4,6 +4,12 @@
 
 namespace fastdl {
 
+/// Throws unless the activation is one whose derivative follows from the sign of Z.
+FASTDL_INLINE void check_activation(const char* op, Activation activation) {
+  if (activation == Activation::tanh)
+    fail_value("%s: activation must be none or relu, got tanh", op);
+}
+
 /// Y = act(gamma rstd (X - mean) + beta), for each channel over N and S;  rstd = 1 / sqrt(var + eps)
 ///      X (N,C,S)  gamma (C)?  beta (C)?  running_mean (C)?  running_var (C)?  num_batches ()?
 ///      -> Y (N,C,S)  mean (C)?  rstd (C)?
@@ -25,6 +31,7 @@ struct BatchNormForward {
   double flops() const { return (training ? 7.0 : 2.0) * X.size(); }
   Scratch scratch() const { return BatchNormPlan(X).scratch(); }
   void validate() const {
+    check_activation(name, activation);
     if (training && X.shape[0] * X.shape[2] == 1)
       fail_value(
           "batch_norm_forward: X must have more than 1 value per channel in training, got "
@@ -73,6 +80,7 @@ struct BatchNormBackward {
   bool accumulate = false;
   double flops() const { return 9.0 * X.size(); }
   Scratch scratch() const { return BatchNormPlan(X).scratch(); }
+  void validate() const { check_activation(name, activation); }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
     v.in("dY", op.dY, "N C S");

@@ -5,6 +5,7 @@
 // and chunks are whole vectors of blocks, so the mask depends on the state alone.
 #include "ops/dropout/dropout.h"
 
+#include "cpu/activation.h"
 #include "cpu/loop.h"
 #include "cpu/random.h"
 
@@ -90,7 +91,7 @@ void backward_of_relu(const DropoutBackward& op) {
   const Vec<T> scale = broadcast(T(scale_of(op.p)));
   parallel_range(op.dY.size(), 3 * sizeof(T), [=](int64_t first, int64_t last) {
     for_each_vector<T>(first, last, [=](int64_t i, int64_t n) {
-      store(dx + i, select<T>(load(y + i, n) <= Vec<T>{}, Vec<T>{}, load(dy + i, n) * scale), n);
+      store(dx + i, Relu::backward<T>(load(dy + i, n) * scale, load(y + i, n)), n);
     });
   });
 }

@@ -3,8 +3,10 @@
 
 namespace fastdl {
 
-/// Throws unless p is a probability.
-FASTDL_INLINE void validate_dropout(const char* op, double p) {
+/// Throws unless p is a probability and the activation one whose output shows what was dropped.
+FASTDL_INLINE void validate_dropout(const char* op, double p, Activation activation) {
+  if (activation == Activation::tanh)
+    fail_value("%s: activation must be none or relu, got tanh", op);
   if (!(p >= 0 && p <= 1)) fail_value("%s: p must be in [0, 1], got %g", op, p);
 }
 
@@ -24,7 +26,7 @@ struct DropoutForward {
   double p = 0.5;
   Activation activation = Activation::none;
   double flops() const { return double(X.size()); }
-  void validate() const { validate_dropout(name, p); }
+  void validate() const { validate_dropout(name, p, activation); }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
     v.in("X", op.X, "*");
@@ -50,7 +52,7 @@ struct DropoutBackward {
   Activation activation = Activation::none;
   double flops() const { return double(dY.size()); }
   void validate() const {
-    validate_dropout(name, p);
+    validate_dropout(name, p, activation);
     if (activation == Activation::none && !saved)
       fail_value("dropout_backward: saved must be given when there is no activation, got nothing");
     if (activation != Activation::none && !Y)

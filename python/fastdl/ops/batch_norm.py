@@ -101,9 +101,8 @@ def batch_norm(
     if not (isinstance(X, Tensor) or isinstance(weight, Tensor) or isinstance(bias, Tensor)):
         return y
     inputs = (wants_grad(X), wants_grad(weight), wants_grad(bias))
-    return result(
-        y, inputs, _backward, (x3, gamma, beta, mean, rstd, training, activation or "none")
-    )
+    saved = x3, gamma, beta, mean, rstd, training
+    return result(y, inputs, _backward, saved, activation or "none")
 
 
 def batch_norm_backward(
@@ -168,7 +167,8 @@ def _statistic(x: ArrayLike | None) -> Array | None:
 
 def _backward(p: Pass, node: Node, dY: Array) -> None:
     X, weight, bias = node.inputs
-    x, gamma, beta, mean, rstd, training, act = node.saved
+    x, gamma, beta, mean, rstd, training = node.saved
+    act = node.activation if p.must_differentiate(node) else "none"
     dgamma, dbeta, accumulate = p.pair(weight, bias)
     dX = None if X is None else p.place(X)
     dx = None if dX is None else dX.reshape(x.shape)

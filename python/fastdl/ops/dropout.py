@@ -71,7 +71,9 @@ def dropout(
         return out
     if not isinstance(X, Tensor):
         return y
-    return result(y, (wants_grad(X),), _backward, (saved, None if activation is None else y, p))
+    kept = y if _follows_relu(X, activation) else None
+    kept = y if _follows_relu(X, activation) else None
+    return result(y, (wants_grad(X),), _backward, (saved, kept, p, activation))
 
 
 def dropout_backward(
@@ -118,10 +120,21 @@ def _copied(X: ArrayLike, x: Array, out: ArrayLike) -> ArrayLike:
     return out
 
 
+def _follows_relu(X: Tensor, activation: str | None) -> bool:
+    """Whether the mask can be read from the result, as far as it is positive."""
+    return activation == "relu" or (X._node is not None and X._node.activation == "relu")
+
+
 def _backward(grads: Pass, node: Node, dY: Array) -> None:
     (X,) = node.inputs
     assert X is not None
-    saved, y, p = node.saved
+    saved, y, p, activation = node.saved
+    # The mask of relu below may come along, unless gradients of others are added to this one first.
+    if y is not None and X._node is not None and X._node.activation == "relu":
+        activation = activation or grads.take_derivative(X)
     dX = grads.place(X)
-    _core.dropout_backward(dY, saved, y, dX, p, "none" if y is None else "relu")
+    if activation == "relu":
+        _core.dropout_backward(dY, None, y, dX, p, activation)
+    else:
+        _core.dropout_backward(dY, saved, None, dX, p)
     grads.add(X, dX)
