@@ -20,6 +20,9 @@ def pytest_report_header() -> list[str]:
     lines = [f"fastdl: backends {', '.join(here)}; {_core.get_num_threads()} threads"]
     if absent:
         lines.append(f"fastdl: NOT TESTED, this machine cannot run them: {', '.join(absent)}")
+    unit = _core.config()["bf16_unit"]
+    if unit != "amx":
+        lines.append(f"fastdl: NOT TESTED, bf16 goes no further than '{unit}' on this machine")
     if len([name for name in here if name != "generic"]) < 2:
         lines.append("fastdl: NOT TESTED, needs two backends with FMA: equal bits between them")
     return lines
@@ -33,6 +36,7 @@ def library_settings() -> Iterator[None]:
     yield
     _core.set_work_per_thread(before["work_per_thread"])
     _core.set_stream_bytes(before["stream_bytes"])
+    _core.use_bf16_unit(before["bf16_unit"])
     _core.use_backend(backend)
     _core.set_num_threads(threads)
 

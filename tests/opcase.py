@@ -133,6 +133,8 @@ class Kernel:
     sizes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
     #: Which drawn combinations are calls at all.
     valid: Callable[[Case], bool] = lambda case: True
+    #: Whether a case is a call in this dtype; where not, it is tested in the others alone.
+    admits: Callable[[Case, Any], bool] = lambda case, dtype: True
     #: Size of the terms that each output is a sum of, by name; default max |output|.
     scale: Callable[..., dict[str, Array]] | None = None
     #: The result is defined to the last bit by the reference at the kernel's dtype.

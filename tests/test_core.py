@@ -133,9 +133,10 @@ def test_arguments_by_position_are_those_by_name() -> None:
 
 def test_too_many_arguments() -> None:
     a = affine()
-    text = "^affine_forward: too many positional arguments; it takes X, W, b, Y, activation$"
+    names = "X, W, b, Y, activation, precision"
+    text = f"^affine_forward: too many positional arguments; it takes {names}$"
     with pytest.raises(TypeError, match=text):
-        _core.affine_forward(a["X"], a["W"], None, a["Y"], "none", 1)
+        _core.affine_forward(a["X"], a["W"], None, a["Y"], "none", "full", 1)
 
 
 def test_subclasses_and_memory_maps_are_arrays(tmp_path: Any) -> None:

@@ -26,6 +26,19 @@ def over(choose: Callable[[Kernel], Iterable[Any]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("chosen", chosen, ids=names)
 
 
+def over_dtypes(choose: Callable[[Kernel], Iterable[Case]]) -> pytest.MarkDecorator:
+    """The same by (kernel, case) and dtype."""
+    chosen = [
+        ((k, case), dtype)
+        for k in HERE
+        for case in choose(k)
+        for dtype in DTYPES
+        if k.admits(case, dtype)
+    ]
+    names = [f"{k.name}-{case!r}-f{8 * np.dtype(dtype).itemsize}" for (k, case), dtype in chosen]
+    return pytest.mark.parametrize("chosen, dtype", chosen, ids=names)
+
+
 def special_cases(k: Kernel) -> Iterable[Case]:
     return (k.special_cases or [Case(shape=(7, 19))]) if k.specials else ()
 
@@ -38,8 +51,7 @@ def refusal_cases(k: Kernel) -> Iterable[Case]:
     return [k.errors[0].case]
 
 
-each_case = over(lambda k: k.cases)
-each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["f32", "f64"])
+each_call = over_dtypes(lambda k: k.cases)
 
 
 def test_every_kernel_has_a_reference_and_every_reference_a_kernel() -> None:
@@ -75,51 +87,43 @@ def test_every_attribute_value_is_in_the_cases() -> None:
             assert not missing, f"{kernel.name}: no case has {name} = {missing}"
 
 
-@each_dtype
-@each_case
+@each_call
 def test_values(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_values(*chosen, dtype)
 
 
-@each_dtype
-@each_case
+@each_call
 def test_same_bits(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_same_bits(*chosen, dtype)
 
 
-@each_dtype
-@over(row_cases)
+@over_dtypes(row_cases)
 def test_rows_do_not_depend_on_the_batch(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_rows(*chosen, dtype)
 
 
 @pytest.mark.parametrize("names", [FMA] if len(FMA) > 1 else [], ids="=".join)
-@each_dtype
-@each_case
+@each_call
 def test_backends_with_fma_agree(chosen: Chosen, dtype: Any, names: list[str]) -> None:
     checks.check_backends_agree(*chosen, dtype, names)
 
 
-@each_dtype
-@each_case
+@each_call
 def test_replay_is_eager(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_replay(*chosen, dtype)
 
 
-@each_dtype
-@over(special_cases)
+@over_dtypes(special_cases)
 def test_nan_and_inf(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_specials(*chosen, dtype)
 
 
-@each_dtype
-@over(lambda k: k.cases if k.inplace else ())
+@over_dtypes(lambda k: k.cases if k.inplace else ())
 def test_in_place(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_inplace(*chosen, dtype)
 
 
-@each_dtype
-@over(lambda k: k.cases if any(a.strided for a in arguments(k.name)) else ())
+@over_dtypes(lambda k: k.cases if any(a.strided for a in arguments(k.name)) else ())
 def test_strided_arguments(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_strided(*chosen, dtype)
 
@@ -130,8 +134,7 @@ def test_listed_errors(chosen: Chosen) -> None:
     contract.check_refusal(kernel.name, contract.listed_refusal(kernel, error))
 
 
-@each_dtype
-@over(refusal_cases)
+@over_dtypes(refusal_cases)
 def test_derived_errors(chosen: Chosen, dtype: Any) -> None:
     kernel, case = chosen
     for refusal in contract.derived_refusals(build(kernel, case, dtype)):

@@ -30,7 +30,7 @@ def draw_sizes(draw: st.DrawFn, kernel: Kernel) -> dict[str, int]:
 
 
 @st.composite
-def calls(draw: st.DrawFn, kernel: Kernel) -> Case:
+def calls(draw: st.DrawFn, kernel: Kernel, dtype: Any) -> Case:
     args = arguments(kernel.name)
     optional = sorted(a.name for a in args if a.optional)
     absent = draw(st.sets(st.sampled_from(optional))) if optional else set()
@@ -38,14 +38,14 @@ def calls(draw: st.DrawFn, kernel: Kernel) -> Case:
     shape = draw(SHAPES) if any(a.dims == "*" for a in args) else None
     sizes = draw_sizes(draw, kernel)
     case = Case(without=" ".join(absent), shape=shape, **sizes, **attributes)
-    assume(kernel.valid(case))
+    assume(kernel.valid(case) and kernel.admits(case, dtype))
     return case
 
 
 @each_dtype
 @each_kernel
 def test_random_calls(kernel: Kernel, backend: str, dtype: Any) -> None:
-    @given(case=calls(kernel), seed=st.integers(0, 99))
+    @given(case=calls(kernel, dtype), seed=st.integers(0, 99))
     def check(case: Case, seed: int) -> None:
         checks.check_values(kernel, case, dtype, seed)
         checks.check_same_bits(kernel, case, dtype, seed, repeats=2)
@@ -56,7 +56,7 @@ def test_random_calls(kernel: Kernel, backend: str, dtype: Any) -> None:
 @each_dtype
 @each_kernel
 def test_random_replays(kernel: Kernel, backend: str, dtype: Any) -> None:
-    @given(case=calls(kernel))
+    @given(case=calls(kernel, dtype))
     def check(case: Case) -> None:
         checks.check_replay(kernel, case, dtype)
 

@@ -4,6 +4,7 @@
 #include "bind/arguments.h"
 #include "bind/guarded.h"
 #include "bind/program.h"
+#include "core/bf16.h"
 #include "core/cache.h"
 #include "core/ceilings.h"
 #include "core/launch.h"
@@ -70,6 +71,14 @@ py::dict signatures() {
   return all;
 }
 
+constexpr const char* kBf16Units[] = {"fma", "dot", "amx"};
+
+void use_bf16_unit_named(const std::string& most) {
+  for (int i = 0; i < 3; ++i)
+    if (most == kBf16Units[i]) return use_bf16_unit(Bf16Unit(i));
+  throw std::invalid_argument("use_bf16_unit: most must be fma, dot or amx, got '" + most + "'");
+}
+
 py::dict config() {
   py::dict d;
   d["backend"] = backend().name;
@@ -77,6 +86,7 @@ py::dict config() {
   d["compiled_backends"] = compiled_backends();
   d["num_threads"] = num_threads();
   d["work_per_thread"] = work_per_thread();
+  d["bf16_unit"] = kBf16Units[int(bf16_unit())];
   d["stream_bytes"] = stream_bytes();
   d["compiler"] = __VERSION__;
   d["cuda"] = false;
@@ -122,6 +132,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("set_work_per_thread", &set_work_per_thread, py::arg("n"));
+  m.def("use_bf16_unit", &use_bf16_unit_named, py::arg("most"));
   m.def("set_stream_bytes", &set_stream_bytes, py::arg("n"));
   m.def("config", &config);
   m.def("ceilings", &ceilings, "Measures what one thread can do at best: flop and bytes a second.");

@@ -4,6 +4,20 @@
 
 namespace fastdl {
 
+/// What the operands of a product are rounded to before they are multiplied; sums stay in the
+/// precision of the arrays.
+enum class Precision : uint8_t { full, bf16 };
+template <>
+struct EnumNames<Precision> {
+  static constexpr const char* value[] = {"full", "bf16", nullptr};
+};
+
+/// Throws unless arrays of this dtype may be multiplied in this precision.
+inline void check_precision(const char* op, Precision precision, DType dtype) {
+  if (precision == Precision::bf16 && dtype != DType::f32)
+    fail_value("%s: precision must be full unless all arrays are float32, got bf16", op);
+}
+
 /// Length of a k-block.  Part of the numerical contract: within a block an element of C is one fma
 /// chain over k ascending, and the block sums are added in order.  So neither tiles, threads, batch
 /// nor vector width can change a bit.  256: a packed panel of B (256 x 32 f32 or 256 x 16 f64) is

@@ -128,8 +128,9 @@ void gemm_piece(const Product<T>& p, const Piece& piece, char* scratch) {
 }
 
 /// Cost in bytes, see run_chunks.
-FASTDL_INLINE int64_t gemm_work(int64_t M, int64_t N, int64_t K) {
-  return M * N * max_of(K, 1) / 2;
+template <class T>
+FASTDL_INLINE int64_t gemm_work(const Product<T>& p) {
+  return p.M * p.N * max_of(p.K, 1) / 2;
 }
 
 /// How many pieces along rows and columns.  One per thread is enough to share the work; a second
@@ -137,18 +138,21 @@ FASTDL_INLINE int64_t gemm_work(int64_t M, int64_t N, int64_t K) {
 struct Grid {
   int64_t rows, cols;
 };
+/// What the pieces follow: the rows whose packed block of A fits, the height of a tile, the work.
+struct Cut {
+  int64_t max_rows, tile_rows, work;
+};
 template <class T>
-FASTDL_INLINE Grid grid_for(int64_t M, int64_t N, int64_t K) {
-  const int64_t max_rows = kBlockBytesA / (kKC * int64_t{sizeof(T)}) / kTileRows * kTileRows;
-  Grid g{ceil_div(M, max_rows), 1};
+FASTDL_INLINE Grid grid_for(int64_t M, int64_t N, int64_t K, const Cut& cut) {
+  Grid g{ceil_div(M, cut.max_rows / cut.tile_rows * cut.tile_rows), 1};
   const double flop = 2.0 * M * N * K;
-  const int64_t team = threads_for(gemm_work(M, N, K));
+  const int64_t team = threads_for(cut.work);
   const int64_t want = team == 1 ? 1 : flop < 20e6 ? team : 2 * team;
   while (g.rows * g.cols < want) {
     const int64_t cols = N / g.cols, rows = M / g.rows;
     if (cols >= 2 * rows && cols >= 8 * kLanes<T>)
       g.cols *= 2;
-    else if (rows >= 2 * kTileRows)
+    else if (rows >= 2 * cut.tile_rows)
       g.rows *= 2;
     else if (cols >= 4 * kLanes<T>)
       g.cols *= 2;
@@ -163,19 +167,27 @@ FASTDL_INLINE int64_t part_start(int64_t n, int64_t parts, int64_t unit, int64_t
   return i >= parts ? n : min_of(n, ceil_div(n, unit) * i / parts * unit);
 }
 
+/// Calls f(piece, worker) for the pieces of C, on several threads.
+template <class T, class F>
+FASTDL_INLINE void for_each_piece(const Product<T>& p, const Cut& cut, F&& f) {
+  const Grid g = grid_for<T>(p.M, p.N, p.K, cut);
+  constexpr int64_t kUnit = 2 * kLanes<T>;
+  parallel_for(g.rows * g.cols, cut.work, [&](int64_t chunk, int worker) {
+    const int64_t r = chunk % g.rows, c = chunk / g.rows;
+    const Piece piece{part_start(p.M, g.rows, cut.tile_rows, r),
+                      part_start(p.M, g.rows, cut.tile_rows, r + 1),
+                      part_start(p.N, g.cols, kUnit, c), part_start(p.N, g.cols, kUnit, c + 1)};
+    if (piece.i0 < piece.i1 && piece.j0 < piece.j1) f(piece, worker);
+  });
+}
+
 /// C (M x N) = epilogue(A (M x K) B (K x N)).  K = 0 gives the epilogue of zeros.
 template <class T>
 void gemm(const Product<T>& p, const Workspace& ws) {
   if (p.M == 0 || p.N == 0) return;
   if (is_thin(p)) return gemm_thin(p, ws);
-  const Grid g = grid_for<T>(p.M, p.N, p.K);
-  constexpr int64_t kUnit = 2 * kLanes<T>;
-  parallel_for(g.rows * g.cols, gemm_work(p.M, p.N, p.K), [&](int64_t chunk, int worker) {
-    const int64_t r = chunk % g.rows, c = chunk / g.rows;
-    const Piece piece{part_start(p.M, g.rows, kTileRows, r),
-                      part_start(p.M, g.rows, kTileRows, r + 1), part_start(p.N, g.cols, kUnit, c),
-                      part_start(p.N, g.cols, kUnit, c + 1)};
-    if (piece.i0 == piece.i1 || piece.j0 == piece.j1) return;
+  const int64_t max_rows = kBlockBytesA / (kKC * int64_t{sizeof(T)});
+  for_each_piece(p, {max_rows, kTileRows, gemm_work(p)}, [&](const Piece& piece, int worker) {
     if (streams_rows(p))
       one_row(p, piece, ws.of_thread(worker));
     else

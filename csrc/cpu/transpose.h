@@ -35,10 +35,11 @@ FASTDL_INLINE void transpose(Vec<T> (&r)[kLanes<T>]) {
 }
 
 /// to[k * ld + i] = from[i * row + k] for i < rows <= L, k < count; lanes i >= rows become zero.
-/// Writes L elements per k, so the last row of `to` needs L elements of room.
+/// Writes L elements per k, so the last row of `to` needs L elements of room.  One copy of the shuffles,
+/// 2 KiB and more, serves all callers.
 template <class T>
-FASTDL_INLINE void pack_transposed(const T* from, int64_t row, int64_t rows, int64_t count, T* to,
-                                   int64_t ld) {
+__attribute__((noinline)) void pack_transposed(const T* from, int64_t row, int64_t rows,
+                                               int64_t count, T* to, int64_t ld) {
   constexpr int L = kLanes<T>;
   for (int64_t k = 0; k < count; k += L) {
     const int64_t n = count - k < L ? count - k : L;

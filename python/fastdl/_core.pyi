@@ -71,16 +71,26 @@ def affine_backward(
     activation: str = "none",
     accumulate: bool = False,
     input_activation: str = "none",
+    precision: str = "full",
 ) -> None:
     """dY (B m), X (B n), W (n m), Y (B m)? -> dX (B n)?, dW (n m)?, db (m)?
     activation: none relu tanh
     input_activation: none relu tanh
+    precision: full bf16
     """
 
 @overload
-def affine_forward(X: Real, W: Real, b: Real | None, Y: Real, activation: str = "none") -> None:
+def affine_forward(
+    X: Real,
+    W: Real,
+    b: Real | None,
+    Y: Real,
+    activation: str = "none",
+    precision: str = "full",
+) -> None:
     """X (B n), W (n m), b (m)? -> Y (B m)
     activation: none relu tanh
+    precision: full bf16
     """
 
 @overload
@@ -91,6 +101,7 @@ def affine_forward(
     b: Real | None = None,
     Y: Real,
     activation: str = "none",
+    precision: str = "full",
 ) -> None: ...
 def amax_backward(dY: Real, X: Real, Y: Real, dX: Real) -> None:
     """dY (N M), X (N R M), Y (N M) -> dX (N R M)"""
@@ -407,5 +418,6 @@ def get_num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def set_work_per_thread(n: int) -> None: ...
 def set_stream_bytes(n: int) -> None: ...
+def use_bf16_unit(most: str) -> None: ...
 def config() -> dict[str, Any]: ...
 def ceilings() -> dict[str, Any]: ...

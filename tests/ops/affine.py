@@ -5,14 +5,33 @@ dZ = dY act'(Z);  dX = (dZ W^T) act_below'(X),  dW = X^T dZ,  db = sum_i dZ_i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from opcase import EDGE_SIZES, Array, Case, Error, Gradient, Kernel, Public
 
 
+def rounded(x: Array, precision: str) -> Array:
+    """As bf16, the upper half of a float32: to nearest even, and subnormal numbers to 0."""
+    if precision == "full":
+        return x
+    single = x.astype(np.float32)
+    bits = single.view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    nearest = bits.astype(np.uint32).view(np.float32)
+    nearest = np.where(np.abs(single) < np.finfo(np.float32).tiny, 0 * single, nearest)
+    return np.where(np.isnan(single), single, nearest).astype(x.dtype)
+
+
 def affine_forward(
-    X: Array, W: Array, b: Array | None = None, activation: str = "none"
+    X: Array,
+    W: Array,
+    b: Array | None = None,
+    activation: str = "none",
+    precision: str = "full",
 ) -> dict[str, Array]:
-    Z = X @ W if b is None else X @ W + b
+    XW = rounded(X, precision) @ rounded(W, precision)
+    Z = XW if b is None else XW + b
     return {
         "Y": {"relu": lambda: np.maximum(Z, 0), "tanh": lambda: np.tanh(Z)}.get(
             activation, lambda: Z
@@ -37,18 +56,18 @@ def affine_backward(
     activation: str = "none",
     accumulate: bool = False,
     input_activation: str = "none",
+    precision: str = "full",
 ) -> dict[str, Array]:
     dZ = through(activation, dY, Y)
-    new = {"dX": through(input_activation, dZ @ W.T, X), "dW": X.T @ dZ, "db": dZ.sum(axis=0)}
+    dZ_, X_, W_ = (rounded(a, precision) for a in (dZ, X, W))
+    new = {"dX": through(input_activation, dZ_ @ W_.T, X), "dW": X_.T @ dZ_, "db": dZ.sum(axis=0)}
     if accumulate:
         new["dW"] = new["dW"] if dW is None else dW + new["dW"]
         new["db"] = new["db"] if db is None else db + new["db"]
     return new
 
 
-def forward_scale(
-    X: Array, W: Array, b: Array | None = None, activation: str = "none"
-) -> dict[str, Array]:
+def forward_scale(X: Array, W: Array, b: Array | None = None, **others: object) -> dict[str, Array]:
     """The size of a sum of independent terms: the root of the sum of their squares."""
     return {"Y": np.sqrt(X**2 @ W**2 + (0 if b is None else b**2))}
 
@@ -62,15 +81,25 @@ def backward_scale(
     db: Array | None = None,
     activation: str = "none",
     input_activation: str = "none",
+    precision: str = "full",
     **others: object,
 ) -> dict[str, Array]:
     dY = through(activation, dY, Y)
+    doubt = _doubt(dY) if (precision, activation) == ("bf16", "tanh") else np.zeros_like(dY)
     added_W, added_b = (0 if a is None else np.nan_to_num(a) ** 2 for a in (dW, db))
     return {
-        "dX": np.abs(through(input_activation, np.sqrt(dY**2 @ W.T**2), X)),
-        "dW": np.sqrt(X.T**2 @ dY**2 + added_W),
+        "dX": np.abs(through(input_activation, np.sqrt(dY**2 @ W.T**2) + doubt @ np.abs(W.T), X)),
+        "dW": np.sqrt(X.T**2 @ dY**2 + added_W) + np.abs(X.T) @ doubt,
         "db": np.sqrt((dY**2).sum(axis=0) + added_b),
     }
+
+
+def _doubt(dZ: Array) -> Array:
+    """Where the float32 error of dZ, at most 2 roundings, decides which bf16 it becomes: how far
+    those are apart, in units of the bound's 8 eps."""
+    delta = 2.0**-22
+    apart = rounded(dZ * (1 + delta), "bf16") - rounded(dZ * (1 - delta), "bf16")
+    return np.nan_to_num(np.abs(apart)) / (8 * np.finfo(np.float32).eps)
 
 
 SMALL = [Case(B=B, n=n, m=m) for B, n, m in [(1, 1, 1), (3, 5, 7), (4, 16, 16), (1, 64, 64)]]
@@ -91,8 +120,23 @@ THIN = [Case(B=B, n=n, m=m) for B, n, m in FEW]
 STREAMED = [Case(B=1, n=300, m=257), Case(B=1, n=3, m=16500), Case(B=301, n=1, m=70)]
 SHAPES = SMALL + EDGES + EMPTY + TALL + DEEP + WIDE + THREADED + THIN + STREAMED
 
+# Around the chains (16), steps (32) and blocks (256) of k, the tiles of 14 and 32 rows and the
+# columns of one and two, in each of the three products.
+BF16 = [
+    Case(B=B, n=n, m=m, precision="bf16")
+    for B, n, m in [
+        (1, 1, 1), (3, 5, 7), (13, 15, 16), (14, 16, 17), (15, 17, 31), (16, 31, 32), (17, 32, 33),
+        (31, 33, 15), (32, 47, 48), (33, 48, 47), (48, 49, 1), (1, 64, 64), (5, 255, 9),
+        (6, 256, 33), (7, 513, 65), (64, 288, 96), (2, 1030, 40), (511, 20, 5), (513, 9, 34),
+        (1030, 17, 3), (70, 3, 515), (130, 140, 150), (0, 4, 3), (3, 0, 4), (3, 4, 0),
+    ]
+]  # fmt: skip
+
 FORWARD_CASES = [
     *SHAPES,
+    *BF16,
+    Case(B=131, n=300, m=141, activation="relu", precision="bf16"),
+    Case(B=29, n=65, m=33, activation="tanh", precision="bf16", without="b"),
     Case(B=3, n=5, m=7, without="b"),
     Case(B=3, n=5, m=7, activation="relu"),
     Case(B=29, n=65, m=33, activation="relu", without="b"),
@@ -110,6 +154,13 @@ FORWARD_CASES = [
 
 BACKWARD_CASES = [
     *SHAPES,
+    *BF16,
+    Case(B=131, n=300, m=141, activation="relu", precision="bf16", accumulate=True),
+    Case(B=29, n=65, m=33, activation="tanh", input_activation="relu", precision="bf16"),
+    Case(B=29, n=65, m=33, input_activation="tanh", precision="bf16", without="Y db"),
+    Case(B=29, n=65, m=33, precision="bf16", accumulate=True, without="dX dW"),
+    Case(B=601, n=6, m=33, precision="bf16", accumulate=True),
+    Case(B=601, n=48, m=64, precision="bf16", accumulate=True),
     Case(B=300, n=5, m=7),  # long sums over rows
     Case(B=1500, n=6, m=33),
     Case(B=3, n=5, m=7, activation="relu"),
@@ -142,17 +193,27 @@ BACKWARD_CASES = [
 ]
 
 ACTIVATIONS = ("none", "relu", "tanh")
+PRECISIONS = ("full", "bf16")
 BASE = Case(B=2, n=4, m=3)
+
+
+def admits(case: Case, dtype: Any) -> bool:
+    return case.attributes.get("precision") != "bf16" or dtype == np.float32
+
 
 KERNELS = [
     Kernel(
         affine_forward,
         cases=FORWARD_CASES,
-        attributes={"activation": ACTIVATIONS},
+        attributes={"activation": ACTIVATIONS, "precision": PRECISIONS},
+        admits=admits,
         scale=forward_scale,
         rows="B",
         specials="X W b",
-        special_cases=[Case(B=9, n=17, m=33, activation=a) for a in ACTIVATIONS],
+        special_cases=[
+            *(Case(B=9, n=17, m=33, activation=a) for a in ACTIVATIONS),
+            Case(B=9, n=17, m=33, precision="bf16"),
+        ],
         gradient=Gradient(
             [Case(B=4, n=3, m=5, activation=a) for a in ACTIVATIONS],
             {"X": "dX", "W": "dW", "b": "db"},
@@ -190,6 +251,11 @@ KERNELS = [
                 {"activation": "gelu"},
                 "^affine_forward: activation must be .*none.*relu.*, got .*gelu",
             ),
+            Error(
+                BASE,
+                {"precision": "fp8"},
+                "^affine_forward: precision must be .*full.*bf16.*, got .*fp8",
+            ),
         ],
     ),
     Kernel(
@@ -199,7 +265,9 @@ KERNELS = [
             "activation": ACTIVATIONS,
             "accumulate": (False, True),
             "input_activation": ACTIVATIONS,
+            "precision": PRECISIONS,
         },
+        admits=admits,
         valid=lambda case: case.attributes["activation"] == "none" or "Y" not in case.without,
         scale=backward_scale,
         rows="B",
@@ -208,6 +276,7 @@ KERNELS = [
         special_cases=[
             *(Case(B=9, n=17, m=33, activation=a) for a in ACTIVATIONS),
             *(Case(B=9, n=17, m=33, input_activation=a) for a in ACTIVATIONS[1:]),
+            Case(B=9, n=17, m=33, activation="relu", precision="bf16"),
         ],
         errors=[
             Error(

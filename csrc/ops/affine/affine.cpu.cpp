@@ -6,16 +6,24 @@
 //   3. dW = X^T dZ, and db from the panels of dZ that it packs
 #include "ops/affine/affine.h"
 
-#include "cpu/gemm.h"
+#include "cpu/gemm_bf16.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
 
 template <class T>
+FASTDL_INLINE void multiply(Precision precision, const Product<T>& p, const Workspace& ws) {
+  if constexpr (sizeof(T) == 4)
+    if (precision == Precision::bf16) return gemm_bf16(p, ws);
+  gemm(p, ws);
+}
+
+template <class T>
 void forward(const AffineForward& op, const Workspace& ws) {
   const int64_t B = op.X.shape[0], n = op.X.shape[1], m = op.W.shape[1];
   const Epilogue<T> e{op.b.as<T>(), op.activation};
-  gemm<T>({B, m, n, {op.X.as<T>(), n, 1}, {op.W.as<T>(), m, 1}, op.Y.as<T>(), m, e}, ws);
+  multiply<T>(op.precision,
+              {B, m, n, {op.X.as<T>(), n, 1}, {op.W.as<T>(), m, 1}, op.Y.as<T>(), m, e}, ws);
 }
 
 /// db_j = sum_i dZ_ij (+ db_j) on its own, in the order in which the product for dW forms it.
@@ -43,9 +51,12 @@ void backward(const AffineBackward& op, const Workspace& ws) {
     dz = through;
   });
   const Epilogue<T> below{nullptr, op.input_activation, x}, add{.accumulate = op.accumulate};
-  if (op.dX) gemm<T>({B, n, m, {dz, m, 1}, {op.W.as<T>(), 1, m}, op.dX.as<T>(), n, below}, ws);
-  if (op.dW) gemm<T>({n, m, B, {x, 1, n}, {dz, m, 1}, op.dW.as<T>(), m, add, db}, ws);
-  if (op.db && !(op.dW && n > 0)) column_sums(dz, B, m, db, op.accumulate);
+  const Matrix<T> dZ{dz, m, 1}, W_t{op.W.as<T>(), 1, m}, X_t{x, 1, n};
+  if (op.dX) multiply<T>(op.precision, {B, n, m, dZ, W_t, op.dX.as<T>(), n, below}, ws);
+  const bool bf16 = op.precision == Precision::bf16, sums = op.dW && n > 0 && !bf16;
+  T* const beside = sums ? db : nullptr;
+  if (op.dW) multiply<T>(op.precision, {n, m, B, X_t, dZ, op.dW.as<T>(), m, add, beside}, ws);
+  if (op.db && !sums) column_sums(dz, B, m, db, op.accumulate);
 }
 
 }  // namespace

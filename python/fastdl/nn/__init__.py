@@ -3,7 +3,16 @@
 from fastdl.nn import init
 from fastdl.nn.containers import ModuleList, Sequential
 from fastdl.nn.ensemble import Ensemble
-from fastdl.nn.layers import Affine, BatchNorm1d, Dropout, Flatten, Linear, ReLU, Tanh
+from fastdl.nn.layers import (
+    Affine,
+    BatchNorm1d,
+    Dropout,
+    Flatten,
+    Linear,
+    ReLU,
+    Tanh,
+    set_precision,
+)
 from fastdl.nn.losses import CrossEntropyLoss, MSELoss, SmoothL1Loss
 from fastdl.nn.mlp import MLP
 from fastdl.nn.module import Module
@@ -27,4 +36,5 @@ __all__ = [
     "SmoothL1Loss",
     "Tanh",
     "init",
+    "set_precision",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from fastdl.nn.parameter import Parameter
 from fastdl.random import Generator
 from fastdl.tensor import ArrayLike
 
+_M = TypeVar("_M", bound=Module)
+
 
 class Affine(Module):
     """Y = act(X W + b); torch's Linear with W transposed.
@@ -27,6 +29,9 @@ class Affine(Module):
     activation : None, "relu" or "tanh"
         Computed in the same pass.
     dtype : float32 or float64
+    precision : None or "bf16"
+        What factors are rounded to in products, forward and backward; see `fastdl.ops.affine`.
+        For a whole model: `set_precision`.
 
     Attributes
     ----------
@@ -46,12 +51,15 @@ class Affine(Module):
         bias: bool = True,
         activation: str | None = None,
         dtype: npt.DTypeLike = np.float32,
+        precision: str | None = None,
     ) -> None:
         check_activation("Affine", activation)
+        check_precision("Affine", precision)
         _check_sizes("Affine", in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
         self.activation = activation
+        self.precision = precision
         self.W = Parameter(np.empty((in_features, out_features), dtype))
         self.b = Parameter(np.empty(out_features, dtype)) if bias else None
         self.reset_parameters()
@@ -65,12 +73,13 @@ class Affine(Module):
 
     def forward(self, X: ArrayLike) -> ArrayLike:
         """(..., in_features) -> (..., out_features)."""
-        return ops.affine(X, self.W, self.b, self.activation)
+        return ops.affine(X, self.W, self.b, self.activation, precision=self.precision)
 
     def extra_repr(self) -> str:
         """Return the sizes and options."""
         act = f", activation={self.activation!r}" if self.activation else ""
-        return f"{self.in_features}, {self.out_features}, bias={self.b is not None}{act}"
+        precision = f", precision={self.precision!r}" if self.precision else ""
+        return f"{self.in_features}, {self.out_features}, bias={self.b is not None}{act}{precision}"
 
 
 Linear = Affine
@@ -101,6 +110,33 @@ def check_activation(layer: str, activation: str | None) -> None:
     if activation is not None and activation not in ACTIVATIONS:
         known = ", ".join(map(repr, ACTIVATIONS))
         raise ValueError(f"{layer}: activation must be None, {known}, got {activation!r}")
+
+
+def check_precision(where: str, precision: str | None) -> None:
+    """Raise ValueError unless ``precision`` is known."""
+    if precision not in (None, "bf16"):
+        raise ValueError(f"{where}: precision must be None or 'bf16', got {precision!r}")
+
+
+def set_precision(model: _M, precision: str | None) -> _M:
+    """Set the ``precision`` of every `Affine` in ``model``; return the model.
+
+    Parameters
+    ----------
+    model : Module
+    precision : None or "bf16"
+        What factors are rounded to in matrix products.  Captured steps are recorded anew.
+
+    Raises
+    ------
+    ValueError
+        If ``precision`` is unknown.
+    """
+    check_precision("set_precision", precision)
+    for module in model.modules():
+        if isinstance(module, Affine):
+            module.precision = precision
+    return model
 
 
 class Dropout(Module):

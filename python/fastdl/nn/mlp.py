@@ -9,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdl.nn.containers import Sequential
-from fastdl.nn.layers import ACTIVATIONS, Affine, BatchNorm1d, Dropout, check_activation
+from fastdl.nn.layers import (
+    ACTIVATIONS,
+    Affine,
+    BatchNorm1d,
+    Dropout,
+    check_activation,
+    check_precision,
+    set_precision,
+)
 from fastdl.nn.module import Module
 
 
@@ -27,6 +35,8 @@ class MLP(Sequential):
     dropout : float
         Probability of the Dropout after each activation; 0 for none.
     dtype : float32 or float64
+    precision : None or "bf16"
+        As of `Affine`.
 
     Raises
     ------
@@ -41,11 +51,13 @@ class MLP(Sequential):
         norm: str | None = None,
         dropout: float = 0.0,
         dtype: npt.DTypeLike = np.float32,
+        precision: str | None = None,
     ) -> None:
         flat = [s for part in sizes for s in (part if isinstance(part, Sequence) else (part,))]
         if len(flat) < 2:
             raise ValueError(f"MLP: sizes must be inputs, hidden ..., outputs, got {flat}")
         check_activation("MLP", activation)
+        check_precision("MLP", precision)
         if norm not in (None, "batch"):
             raise ValueError(f"MLP: norm must be None or 'batch', got {norm!r}")
         layers: list[Module] = []
@@ -53,6 +65,7 @@ class MLP(Sequential):
             layers += _hidden(n, m, activation, norm, dropout, dtype)
         super().__init__(*layers, Affine(flat[-2], flat[-1], dtype=dtype))
         self.sizes = tuple(flat)
+        set_precision(self, precision)
 
 
 def _hidden(
