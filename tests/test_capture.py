@@ -12,11 +12,16 @@ def assert_same_state(a, b):
         np.testing.assert_array_equal(x, y, err_msg=name)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize(
-    ("kind", "options"),
-    [(optim.Adam, {"amsgrad": True}), (optim.AdamW, {}), (optim.SGD, {"momentum": 0.9})],
+    ("kind", "options", "kernels"),
+    [
+        (optim.Adam, {"amsgrad": True}, 16),
+        (optim.AdamW, {"clip_norm": 0.5, "ema_decay": 0.9}, 17),
+        (optim.SGD, {"momentum": 0.9, "clip_norm": 0.5, "ema_decay": 0.99}, 17),
+    ],
 )
-def test_replay_is_the_eager_step_bit_for_bit(kind, options):
+def test_replay_is_the_eager_step_bit_for_bit(kind, options, kernels, threads):
     def train(wrap, call):
         model, opt, step = make(kind=kind, **options)
         step = wrap(step)
@@ -27,6 +32,8 @@ def test_replay_is_the_eager_step_bit_for_bit(kind, options):
         return model, opt, losses, fastdl.random.default_generator.get_state(), step
 
     model, opt, losses, state, _ = train(lambda f: f, run_eager)
+    fastdl.set_num_threads(threads)
+    fastdl._core.set_work_per_thread(1024)
     replayed, opt2, losses2, state2, step = train(fastdl.capture, lambda f, X, y: f(X, y))
     assert losses == losses2
     assert_same_state(model, replayed)
@@ -37,7 +44,7 @@ def test_replay_is_the_eager_step_bit_for_bit(kind, options):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
     assert len(step.programs()) == 1
-    assert len(step.programs()[0]) == 16
+    assert len(step.programs()[0]) == kernels
     assert "batch_norm_backward" in str(step)
 
 
