@@ -43,7 +43,7 @@ def fastdl(case: Case) -> Call:
 
     def run() -> None:
         _core.batch_norm_forward(X, gamma, beta, *running, Y, mean, rstd, EPS, MOMENTUM, True)
-        _core.batch_norm_backward(dY, X, gamma, mean, rstd, dX, dgamma, dbeta)
+        _core.batch_norm_backward(dY, X, gamma, None, mean, rstd, dX, dgamma, dbeta)
 
     return Call(run)
 

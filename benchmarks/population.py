@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.train_step import BETA1, BETA2, EPS, LR, _start
+from benchmarks.train_step import BETA1, BETA2, EPS, LR, _start, contradicted
 from benchmarks.workload import Array, Call, Case
 
 TRAFFIC = "adam"
@@ -31,7 +31,8 @@ CASES = [
 
 def _batches(case: Case) -> tuple[Array, Array]:
     rng, k, B, layers = case.rng(), case["k"], case["B"], case["layers"]
-    return case.normal(rng, k, B, layers[0]), rng.integers(0, layers[-1], (k, B))
+    X, t = case.normal(rng, k, B, layers[0]), rng.integers(0, layers[-1], (k, B))
+    return contradicted(X, t, layers[-1])
 
 
 def _fastdl_replicas(case: Case) -> Any:

@@ -31,9 +31,21 @@ CASES = [
 ]
 
 
+def contradicted(X: Array, t: Array, classes: int) -> tuple[Array, Array]:
+    """Give every second row the input of the one before and another label.
+
+    A batch that is trained on again and again is learned by heart otherwise; gradients become
+    subnormal numbers, on which CPUs are several times as slow.
+    """
+    X[..., 1::2, :] = X[..., 0::2, :]
+    t[..., 1::2] = (t[..., 0::2] + 1) % classes
+    return X, t
+
+
 def _batch(case: Case) -> tuple[Array, Array]:
     rng, layers = case.rng(), case["layers"]
-    return case.normal(rng, case["B"], layers[0]), rng.integers(0, layers[-1], case["B"])
+    X, t = case.normal(rng, case["B"], layers[0]), rng.integers(0, layers[-1], case["B"])
+    return (X, t) if case["predict"] else contradicted(X, t, layers[-1])
 
 
 def _start(case: Case) -> list[tuple[Array, Array]]:
@@ -48,17 +60,17 @@ def _start(case: Case) -> list[tuple[Array, Array]]:
 # ---- fastdl -------------------------------------------------------------------------------------
 
 
-def _fastdl_model(case: Case) -> Any:
+def _fastdl_model(case: Case, precision: str | None = None) -> Any:
     import fastdl as fd
 
-    norm = "batch" if case["norm"] else None
-    return fd.nn.MLP(*case["layers"], norm=norm, dropout=DROP if case["norm"] else 0.0)
+    norm, dropout = ("batch", DROP) if case["norm"] else (None, 0.0)
+    return fd.nn.MLP(*case["layers"], norm=norm, dropout=dropout, precision=precision)
 
 
-def _fastdl_step(case: Case) -> Any:
+def _fastdl_step(case: Case, precision: str | None = None) -> Any:
     import fastdl as fd
 
-    model = _fastdl_model(case).train()
+    model = _fastdl_model(case, precision).train()
     optimizer = fd.optim.Adam(model.parameters(), LR, (BETA1, BETA2), EPS)
     loss_fn = fd.nn.CrossEntropyLoss()
 
@@ -83,6 +95,17 @@ def fastdl(case: Case) -> Call:
         compiled(X)
         return Call(lambda: model.predict(X), programs=lambda: [compiled.program()])
     step = fd.capture(_fastdl_step(case))
+    return Call(lambda: step(X, t), programs=lambda: step.programs()[-1:])
+
+
+def fastdl_bf16(case: Case) -> Call | None:
+    """The captured step with products in bf16, where products are what takes the time."""
+    import fastdl as fd
+
+    if case["predict"] or max(case["layers"]) < 256:
+        return None
+    X, t = _batch(case)
+    step = fd.capture(_fastdl_step(case, "bf16"))
     return Call(lambda: step(X, t), programs=lambda: step.programs()[-1:])
 
 
@@ -304,6 +327,7 @@ def sklearn(case: Case) -> Call | None:
 
 CONTENDERS = {
     "fastdl": fastdl,
+    "fastdl/bf16": fastdl_bf16,
     "fastdl/eager": fastdl_eager,
     "numpy": numpy,
     "torch": torch,
