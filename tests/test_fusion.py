@@ -32,6 +32,29 @@ def test_activations_ride_in_the_epilogue_of_affine(activation):
     assert names(gradients)[:3] == ["affine_forward", "affine_forward", "cross_entropy_forward"]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_relu_rides_along_with_batch_norm(training):
+    layers = [nn.BatchNorm1d(4).train(training) for _ in range(2)]
+
+    def gradients(norm):
+        def f(X):
+            X.requires_grad_()
+            norm.zero_grad()
+            Y = ops.relu(norm(X))
+            (Y * X).sum().backward()
+            return Y, X.grad, norm.weight.grad, norm.bias.grad
+
+        return f
+
+    eager, captured = gradients(layers[0]), fastdl.capture(gradients(layers[1]))
+    for seed in range(4):
+        X = data(seed=seed)[0]
+        for a, b in zip(captured(X), eager(fastdl.Tensor(X)), strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert names(captured)[0] == "batch_norm_forward"
+    assert "relu_forward" not in names(captured)
+
+
 def test_calls_are_not_fused_over_the_heads_of_others():
     """The hidden values are used twice, kept outside, or changed in between."""
     layer, kept = nn.Affine(4, 4), []
