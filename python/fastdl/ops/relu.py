@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from fastdl import _core
 from fastdl._array import Array
-from fastdl.ops._call import array_of, output, result, wants_grad
-from fastdl.tape import Node, Pass
-from fastdl.tensor import ArrayLike, Tensor
+from fastdl.ops._activation import Activation
+from fastdl.tensor import ArrayLike
+
+_activation = Activation("relu")
 
 
 def relu(X: ArrayLike, *, out: ArrayLike | None = None) -> ArrayLike:
@@ -34,14 +32,7 @@ def relu(X: ArrayLike, *, out: ArrayLike | None = None) -> ArrayLike:
     The derivative at 0 is 0.  Source: Nair & Hinton, "Rectified linear units improve restricted
     Boltzmann machines", 2010.
     """
-    x = array_of("relu", "X", X)
-    y = np.empty(x.shape, x.dtype) if out is None else output("relu", out, x.shape, x.dtype, (X,))
-    _core.relu_forward(x, y)
-    if out is not None:
-        return out
-    if not isinstance(X, Tensor):
-        return y
-    return result(y, (wants_grad(X),), _backward, (y,), "relu")
+    return _activation.apply(X, out)
 
 
 def relu_backward(dY: Array, Y: Array, *, out: Array | None = None) -> Array:
@@ -59,18 +50,4 @@ def relu_backward(dY: Array, Y: Array, *, out: Array | None = None) -> Array:
     ValueError, TypeError
         If shapes or dtypes differ.
     """
-    dy, y = array_of("relu_backward", "dY", dY), array_of("relu_backward", "Y", Y)
-    dX = output("relu_backward", out, y.shape, y.dtype)
-    _core.relu_backward(dy, y, dX)
-    return dX
-
-
-def _backward(p: Pass, node: Node, dY: Array) -> None:
-    (X,) = node.inputs
-    assert X is not None
-    if p.must_differentiate(node):
-        dX = p.place(X)
-        _core.relu_backward(dY, node.saved[0], dX)
-    else:
-        dX = dY
-    p.add(X, dX)
+    return _activation.derivative(dY, Y, out)

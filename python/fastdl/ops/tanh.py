@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from fastdl import _core
 from fastdl._array import Array
-from fastdl.ops._call import array_of, output, result, wants_grad
-from fastdl.tape import Node, Pass
-from fastdl.tensor import ArrayLike, Tensor
+from fastdl.ops._activation import Activation
+from fastdl.tensor import ArrayLike
+
+_activation = Activation("tanh")
 
 
 def tanh(X: ArrayLike, *, out: ArrayLike | None = None) -> ArrayLike:
@@ -33,14 +31,7 @@ def tanh(X: ArrayLike, *, out: ArrayLike | None = None) -> ArrayLike:
     -----
     Below 2 ulp.  Source: LeCun, Bottou, Orr, Mueller, "Efficient BackProp", 1998, section 4.4.
     """
-    x = array_of("tanh", "X", X)
-    y = np.empty(x.shape, x.dtype) if out is None else output("tanh", out, x.shape, x.dtype, (X,))
-    _core.tanh_forward(x, y)
-    if out is not None:
-        return out
-    if not isinstance(X, Tensor):
-        return y
-    return result(y, (wants_grad(X),), _backward, (y,), "tanh")
+    return _activation.apply(X, out)
 
 
 def tanh_backward(dY: Array, Y: Array, *, out: Array | None = None) -> Array:
@@ -58,18 +49,4 @@ def tanh_backward(dY: Array, Y: Array, *, out: Array | None = None) -> Array:
     ValueError, TypeError
         If shapes or dtypes differ.
     """
-    dy, y = array_of("tanh_backward", "dY", dY), array_of("tanh_backward", "Y", Y)
-    dX = output("tanh_backward", out, y.shape, y.dtype)
-    _core.tanh_backward(dy, y, dX)
-    return dX
-
-
-def _backward(p: Pass, node: Node, dY: Array) -> None:
-    (X,) = node.inputs
-    assert X is not None
-    if p.must_differentiate(node):
-        dX = p.place(X)
-        _core.tanh_backward(dY, node.saved[0], dX)
-    else:
-        dX = dY
-    p.add(X, dX)
+    return _activation.derivative(dY, Y, out)
