@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 from fastdl import _core
+from harness import CPU_BACKENDS, EMULATED_SIZE, EMULATOR, emulated
 
 hypothesis.settings.register_profile(
     "fastdl", deadline=None, derandomize=True, max_examples=50, database=None, print_blob=True
 )
 hypothesis.settings.load_profile("fastdl")
+os.environ.setdefault("FASTDL_CUEMU_SHUFFLE", "1")
 
 
 def pytest_report_header() -> list[str]:
@@ -23,9 +27,33 @@ def pytest_report_header() -> list[str]:
     unit = _core.config()["bf16_unit"]
     if unit != "amx":
         lines.append(f"fastdl: NOT TESTED, bf16 goes no further than '{unit}' on this machine")
-    if len([name for name in here if name != "generic"]) < 2:
+    if len([name for name in CPU_BACKENDS if name != "generic"]) < 2:
         lines.append("fastdl: NOT TESTED, needs two backends with FMA: equal bits between them")
+    if EMULATOR in here:
+        missing = sorted(set(_core.op_names()) - emulated())
+        lines.append(f"fastdl: on {EMULATOR} fewer repeats and random cases, threads shuffled")
+        lines.append(f"fastdl: NOT TESTED on {EMULATOR}: cases of over {EMULATED_SIZE} elements")
+        lines.append(f"fastdl: NOT TESTED on {EMULATOR}, no CUDA kernel yet: {', '.join(missing)}")
+    else:
+        lines.append(f"fastdl: NOT TESTED, built without FASTDL_CUEMU: CUDA kernels on {EMULATOR}")
     return lines
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The emulator gets the tests of the kernels it has, and those that ask for it by a mark."""
+    unfit = [item for item in items if not fits_backend(item)]
+    config.hook.pytest_deselected(items=unfit)
+    items[:] = [item for item in items if fits_backend(item)]
+
+
+def fits_backend(item: pytest.Item) -> bool:
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    if given.get("backend") != EMULATOR or item.get_closest_marker("emulated"):
+        return True
+    kernel, case = given.get("chosen", (given.get("kernel"), None))
+    if kernel is None or kernel.name not in emulated():
+        return False
+    return case is None or math.prod([*case.sizes.values(), *(case.shape or ())]) <= EMULATED_SIZE
 
 
 @pytest.fixture(autouse=True)

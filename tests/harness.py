@@ -22,6 +22,11 @@ from fastdl import _core
 from opcase import Array, Case, Kernel, Rng
 
 DTYPES = (np.float32, np.float64)
+#: The backend that runs the CUDA kernels on the host, where it is built (docs/cuda.md).
+EMULATOR = "cuemu"
+#: It takes a microsecond for an element of a row: cases with more are left out there.
+EMULATED_SIZE = 600_000
+CPU_BACKENDS = [name for name in _core.backends() if name != EMULATOR]
 #: What the truth for a dtype is computed in.  Where long double is no wider than double, the bound
 #: for float64 rests on its `8 eps scale` term alone.
 PRECISE = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
@@ -53,6 +58,12 @@ def arguments(kernel_name: str) -> tuple[Arg, ...]:
 def arrays_of(kernel_name: str, *roles: str) -> list[Arg]:
     roles = roles or ("in", "out", "inout")
     return [a for a in arguments(kernel_name) if a.role in roles]
+
+
+@functools.cache
+def emulated() -> frozenset[str]:
+    """The kernels that the emulator has."""
+    return frozenset(_core.kernels(EMULATOR) if EMULATOR in _core.backends() else ())
 
 
 @functools.cache

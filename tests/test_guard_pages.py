@@ -48,7 +48,7 @@ def run_between_guard_pages(call: Call) -> None:
 def main(backend: str) -> None:
     _core.use_backend(backend)
     for kernel in kernels():
-        if kernel.name not in _core.op_names():
+        if kernel.name not in _core.kernels(backend):
             continue
         for case in kernel.cases:
             for dtype in filter(functools.partial(kernel.admits, case), DTYPES):

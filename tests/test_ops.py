@@ -10,11 +10,11 @@ import contract
 import numpy as np
 import pytest
 from fastdl import _core
-from harness import DTYPES, arguments, arrays_of, build, kernels, op_modules
+from harness import CPU_BACKENDS, DTYPES, arguments, arrays_of, build, kernels, op_modules
 from opcase import Case, Kernel
 
 HERE = [k for k in kernels() if k.name in _core.op_names()]
-FMA = [name for name in _core.backends() if name != "generic"]
+FMA = [name for name in CPU_BACKENDS if name != "generic"]
 
 Chosen = tuple[Kernel, Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 import checks
 import pytest
 from fastdl import _core
-from harness import DTYPES, arguments, arrays_of, kernels
-from hypothesis import assume, given
+from harness import DTYPES, EMULATOR, arguments, arrays_of, kernels
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from opcase import EDGE_SIZES, Case, Kernel
 
@@ -18,6 +18,10 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["f32", "f64"])
 
 SIZES = st.one_of(st.integers(0, 20), st.sampled_from(EDGE_SIZES))
 SHAPES = st.lists(st.integers(0, 9), max_size=4).map(tuple)
+
+
+def examples(backend: str) -> int:
+    return 5 if backend == EMULATOR else settings().max_examples
 
 
 def draw_sizes(draw: st.DrawFn, kernel: Kernel) -> dict[str, int]:
@@ -45,6 +49,7 @@ def calls(draw: st.DrawFn, kernel: Kernel, dtype: Any) -> Case:
 @each_dtype
 @each_kernel
 def test_random_calls(kernel: Kernel, backend: str, dtype: Any) -> None:
+    @settings(max_examples=examples(backend))
     @given(case=calls(kernel, dtype), seed=st.integers(0, 99))
     def check(case: Case, seed: int) -> None:
         checks.check_values(kernel, case, dtype, seed)
@@ -56,6 +61,7 @@ def test_random_calls(kernel: Kernel, backend: str, dtype: Any) -> None:
 @each_dtype
 @each_kernel
 def test_random_replays(kernel: Kernel, backend: str, dtype: Any) -> None:
+    @settings(max_examples=examples(backend))
     @given(case=calls(kernel, dtype))
     def check(case: Case) -> None:
         checks.check_replay(kernel, case, dtype)

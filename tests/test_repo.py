@@ -85,8 +85,8 @@ def test_nothing_else_knows_an_op_by_name() -> None:
     """Adding an op changes no binding, no build file, no core file."""
     words = [n for pair in ops_def() for n in pair if len(re.findall("_|[A-Z]", n)) > 1 or "_" in n]
     names = "|".join(words)  # but not words of everyday use, as copy
-    shared = [ROOT / "CMakeLists.txt", *(ROOT / "csrc").glob("[!o]*/*")]
-    for path in shared:
+    files = [p for p in (ROOT / "csrc").glob("[!o]*/**/*") if p.is_file()]
+    for path in [ROOT / "CMakeLists.txt", *files]:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             found = re.search(rf"\b({names})\b", line)
             if found and not line.lstrip().startswith("//"):
@@ -135,6 +135,15 @@ def test_no_flags_that_break_the_contract() -> None:
     here = Path(__file__).resolve()
     guilty = [relative(p) for p in sources() if p != here and flags.search(p.read_text())]
     assert not guilty
+
+
+def test_cuda_kernels_go_through_the_port() -> None:
+    """What the emulator could not run, or what makes bits depend on the device."""
+    forbidden = re.compile(r"<<<|__shared__|\basm\b|\batomic\w+\(|multiProcessorCount")
+    shared = [p for p in (ROOT / "csrc/cuda").glob("*.cuh") if p.name != "port.cuh"]
+    for path in [*shared, *(ROOT / "csrc/ops").glob("*/*.cuda.cu")]:
+        found = forbidden.search(path.read_text())
+        assert not found, f"{relative(path)} uses {found and found[0]}: see csrc/cuda/port.cuh"
 
 
 # ---- what the build made ------------------------------------------------------------------------

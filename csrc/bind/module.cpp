@@ -128,6 +128,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("backend", [] { return backend().name; });
   m.def("backends", &supported_backends);
   m.def("all_backends", &compiled_backends);
+  m.def("kernels", &kernels_of, py::arg("backend"));
   m.def("use_backend", &use_backend, py::arg("name"));
   m.def("get_num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));

@@ -44,6 +44,7 @@ uint64_t saved_state() {
 #endif
 [[maybe_unused]] bool neon_supported() { return true; }  // part of the aarch64 baseline
 [[maybe_unused]] bool generic_supported() { return true; }
+[[maybe_unused]] bool cuemu_supported() { return true; }  // the emulator of CUDA, for tests
 
 struct Entry {
   const Backend* table;
@@ -92,6 +93,21 @@ std::atomic<const Backend*>& active() {
 }
 
 }  // namespace
+
+void fail_without_kernel(const Backend& backend, const char* op) {
+  throw std::runtime_error(std::string(op) + ": backend '" + backend.name +
+                           "' has no CUDA kernel yet; choose another by use_backend()");
+}
+
+std::vector<std::string> kernels_of(const std::string& name) {
+  const Backend& b = *find(name, "kernels");
+  std::vector<std::string> names;
+#define FASTDL_OP(Op, op) \
+  if (b.op) names.push_back(#op);
+#include "ops.def"
+#undef FASTDL_OP
+  return names;
+}
 
 const Backend& backend() { return *active().load(std::memory_order_relaxed); }
 

@@ -1,5 +1,5 @@
 #pragma once
-// One table of kernels per instruction set; later one per device.
+// One table of kernels per instruction set, and one for CUDA (csrc/cuda).
 #include <string>
 #include <vector>
 
@@ -16,7 +16,8 @@ struct Backend {
 #define FASTDL_OP(Op, op) void (*op)(const Op&, const Workspace&);
 #include "ops.def"
 #undef FASTDL_OP
-  double (*fma_in_registers)(DType, int64_t steps);  // see cpu/ceilings.h
+  // See cpu/ceilings.h; null where there is no hardware of our own to measure.
+  double (*fma_in_registers)(DType, int64_t steps);
   void (*copy_floats)(const float*, float*, int64_t);
 };
 
@@ -31,6 +32,18 @@ struct KernelOf;
   };
 #include "ops.def"
 #undef FASTDL_OP
+
+/// Throws std::runtime_error: `backend` cannot run the op.
+[[noreturn]] void fail_without_kernel(const Backend& backend, const char* op);
+/// Throws if the backend has no kernel for the op, and never looks for one elsewhere.
+template <class Op>
+auto kernel_of(const Backend& backend) {
+  const auto kernel = KernelOf<Op>::in(backend);
+  if (!kernel) fail_without_kernel(backend, KernelOf<Op>::name);
+  return kernel;
+}
+/// The names of the ops that a backend has a kernel for.
+std::vector<std::string> kernels_of(const std::string& backend);
 
 /// The active backend: the best one this machine runs, unless FASTDL_BACKEND or use_backend() says
 /// otherwise.  Throws std::invalid_argument if FASTDL_BACKEND names none of them.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "core/backend.h"
 #include "core/memory_plan.h"
@@ -39,6 +41,9 @@ double copy_rate(int64_t bytes) {
 }  // namespace
 
 Ceilings measure_ceilings() {
+  if (!backend().fma_in_registers)
+    throw std::runtime_error(std::string("ceilings: backend '") + backend().name +
+                             "' has none; choose another by use_backend()");
   const auto flops = [](DType t) {
     return best_rate([t] { return backend().fma_in_registers(t, 20000); }, 10);
   };

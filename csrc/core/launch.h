@@ -14,13 +14,15 @@ double flops_of(const Op& op) {
 
 template <class Op>
 void run(const Op& op) {
-  KernelOf<Op>::in(backend())(op, workspace_for(scratch_of(op)));
+  kernel_of<Op>(backend())(op, workspace_for(scratch_of(op)));
 }
 
-/// Throws unless the arguments keep the contract; nothing has been touched then.
+/// Throws unless there is a kernel and the arguments keep the contract; nothing has been touched
+/// then.
 template <class Op>
 void check_and_record(const Op& op) {
   check(op);
+  kernel_of<Op>(backend());
   if (Program* program = recording()) program->record(op);
 }
 

@@ -284,7 +284,7 @@ template <class Op>
 const Program::Entry Program::entry = {
     Op::name,
     [](const Backend& b, const void* op, const Workspace& ws) {
-      KernelOf<Op>::in(b)(*static_cast<const Op*>(op), ws);
+      kernel_of<Op>(b)(*static_cast<const Op*>(op), ws);
     },
     [] {
       void (*f)(const void*) = nullptr;
