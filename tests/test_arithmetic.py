@@ -41,6 +41,7 @@ def leaf(shape, seed=0):
     return fastdl.Tensor(normal(shape, seed, np.float64), requires_grad=True)
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @each_shape
 @each_op

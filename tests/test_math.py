@@ -18,6 +18,7 @@ def ulps(got: Array, want: Array) -> Array:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+@pytest.mark.emulated
 def test_tanh_is_within_2_ulp_and_odd(backend: str, dtype: Any) -> None:
     if np.finfo(np.longdouble).eps >= np.finfo(dtype).eps:
         pytest.skip("long double is no wider than double here")

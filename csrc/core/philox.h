@@ -14,7 +14,7 @@ constexpr int kPhiloxRounds = 10;
 constexpr uint32_t kPhiloxMul0 = 0xD2511F53, kPhiloxMul1 = 0xCD9E8D57;
 constexpr uint32_t kPhiloxKey0 = 0x9E3779B9, kPhiloxKey1 = 0xBB67AE85;
 
-FASTDL_INLINE Philox philox(uint64_t key, uint64_t counter_lo, uint64_t counter_hi) {
+FASTDL_INLINE constexpr Philox philox(uint64_t key, uint64_t counter_lo, uint64_t counter_hi) {
   uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
   uint32_t c0 = uint32_t(counter_lo), c1 = uint32_t(counter_lo >> 32);
   uint32_t c2 = uint32_t(counter_hi), c3 = uint32_t(counter_hi >> 32);

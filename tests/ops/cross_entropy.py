@@ -61,7 +61,7 @@ def scale(X: Array, **given: Any) -> dict[str, Array]:
     wq, row_weight = target_weights(X, *args, given["ignore_index"], given["label_smoothing"])
     wq = np.abs(wq)
     Z = np.abs(X - X.max(axis=1, keepdims=True, initial=-np.inf))
-    loss = (wq * (Z + np.log(X.shape[1]) + 1)).sum(axis=1)
+    loss = np.where(wq == 0, 0, wq * (Z + np.log(X.shape[1]) + 1)).sum(axis=1)  # 0 * inf is 0
     N = row_weight.sum() if given["reduction"] == "mean" else 1
     slope = np.exp(log_softmax(X)) * (1 + Z) * wq.sum(axis=1, keepdims=True) + wq
     return {"loss": loss, "total": loss.sum() / N, "dX": slope / N}

@@ -1,0 +1,341 @@
+// batch_norm: three launches, forward and backward alike (the `Forward` and `Backward` problems):
+//   1. two sums for each piece of the plan (batch_norm.plan.h), in double: moments of X, or sum dY
+//      and sum dY (X - mean).  Long S: a block sums a piece of a channel, in packs.  Short S: a
+//      block has 32 columns, its 8 warps take every 8th row, so a load is a whole line
+//   2. a warp per channel merges its pieces; statistics or parameter gradients, and coefficients
+//   3. the output, element by element from the coefficients; an activation is part of it, and its
+//      derivative is computed again from X in steps 1 and 3
+// Bytes for each f32 element: forward 4 + 4 (again) + 4, backward 8 + 8 (again) + 4, where the
+// second reads come from L2 as far as X fits; clusters that keep a channel on chip come later.
+// Numerics: a thread's moments are those of x - (its first x), so nothing cancels but what its own
+// values leave; moments merge by Chan, Golub & LeVeque 1983.  Pieces depend on the shape alone.
+#include "cuda/reduce.cuh"
+#include "ops/batch_norm/batch_norm.h"
+
+namespace fastdl::FASTDL_ISA {
+namespace {
+
+constexpr int kColumns = 32, kRowWarps = 8, kThreads = kColumns * kRowWarps;
+constexpr int kCoefficients = BatchNormPlan::kCoefficients;
+enum { mean_, scale_, shift_, sum_, slope_ };
+
+/// Of n values: sum and squared deviations (forward), or two plain sums (backward).
+struct Sums {
+  double n, a, b;
+};
+FASTDL_DEVICE Sums of_partner(const Sums& s, int bits) {
+  return {of_partner(s.n, bits), of_partner(s.a, bits), of_partner(s.b, bits)};
+}
+
+/// Sums over the values that one thread meets.
+struct Running {
+  double n = 0, shift = 0, a = 0, b = 0, sum = 0;
+};
+
+/// How the array is cut, and where sums and coefficients lie: doubles, then kCoefficients x C.
+template <class T>
+struct Layout {
+  int64_t N, C, S, columns, block_rows, blocks, panel, panels, pieces;
+  bool by_channel;
+  double* partial;
+  T* coefficient[kCoefficients];
+
+  Layout(const BatchNormPlan& p, char* scratch)
+      : N(p.N),
+        C(p.C),
+        S(p.S),
+        columns(p.columns),
+        block_rows(p.block_rows),
+        blocks(p.blocks),
+        panel(p.panel),
+        panels(p.panels),
+        pieces(p.by_channel ? p.pieces : p.blocks * p.S),
+        by_channel(p.by_channel),
+        partial(reinterpret_cast<double*>(scratch)) {
+    char* at = scratch + aligned_bytes(8 * p.partials());
+    for (T*& c : coefficient) c = reinterpret_cast<T*>(at), at += aligned_bytes(p.item * p.C);
+  }
+  /// Where the sums of a piece of a channel lie; sets how many values it has.
+  FASTDL_DEVICE double* piece(int64_t channel, int64_t i, double* count) const {
+    const int64_t parts = by_channel ? panels : S, row = i / parts * block_rows, s = i % parts;
+    const int64_t rows = min_of(block_rows, N - row);
+    *count = double(by_channel ? rows * min_of(panel, S - s * panel) : rows);
+    if (by_channel) return partial + 2 * (channel * pieces + i);
+    return partial + 2 * (i / parts * columns + channel * S + s);
+  }
+};
+
+/// The factor of X - mean, from the rounded rstd as in the backward pass: an activation must see
+/// the same sign.
+template <class T>
+FASTDL_DEVICE T scale_of(const T* gamma, int64_t c, T rstd) {
+  return gamma ? gamma[c] * rstd : rstd;
+}
+
+/// What the sums of one channel need to know.
+template <class T>
+struct Channel {
+  T mean, scale, shift;
+};
+
+template <class T>
+struct Forward {
+  const T *x, *gamma, *beta;
+  T *running_mean, *running_var, *y, *mean, *rstd;
+  const int64_t* num_batches;
+  double M, eps, momentum;
+  bool training, relu;
+
+  static constexpr bool kBackward = false;
+  FASTDL_DEVICE Channel<T> channel(int64_t) const { return {}; }
+  FASTDL_DEVICE void add(Running& r, T x, T, const Channel<T>&) const {
+    if (r.n == 0) r.shift = double(x);
+    const double d = double(x) - r.shift;
+    r.n += 1, r.sum += double(x), r.a += d, r.b += d * d;
+  }
+  static FASTDL_DEVICE Sums done(const Running& r) {
+    if (r.n == 0) return {};
+    const double squares = r.b - r.a * r.a / r.n;
+    return {r.n, r.sum, squares < 0 ? 0 : squares};  // NaN stays
+  }
+  FASTDL_DEVICE Sums operator()(const Sums& p, const Sums& q) const {
+    if (p.n == 0 || q.n == 0) return p.n == 0 ? q : p;
+    const double n = p.n + q.n, d = q.a / q.n - p.a / p.n;
+    return {n, p.a + q.a, p.b + q.b + d * d * p.n * (q.n / n)};
+  }
+
+  FASTDL_DEVICE T moved(T running, double batch) const {
+    const bool cumulative = momentum < 0 && num_batches;
+    const double f = cumulative ? 1 / (double(*num_batches) + 1) : momentum;
+    return T((1 - f) * running + f * batch);
+  }
+  FASTDL_DEVICE void finish(int64_t c, const Sums& sums, const Layout<T>& m) const {
+    double center = sums.a / M, var = sums.b / M;
+    if (training) {
+      if (running_mean) running_mean[c] = moved(running_mean[c], center);
+      if (running_var) running_var[c] = moved(running_var[c], M / (M - 1) * var);
+    } else {
+      center = running_mean[c], var = running_var[c];
+    }
+    const double inverse = 1 / sqrt(var + eps);
+    if (mean) mean[c] = T(center);
+    if (rstd) rstd[c] = T(inverse);
+    m.coefficient[mean_][c] = T(center);
+    m.coefficient[scale_][c] = scale_of(gamma, c, T(inverse));
+    m.coefficient[shift_][c] = beta ? beta[c] : T(0);
+  }
+  /// (x - mean) first: with the mean folded into the shift its digits would be lost.
+  FASTDL_DEVICE T value(T x, T, int64_t c, const Layout<T>& m) const {
+    const T z =
+        fma(x - m.coefficient[mean_][c], m.coefficient[scale_][c], m.coefficient[shift_][c]);
+    return relu && z < T(0) ? T(0) : z;
+  }
+};
+
+template <class T>
+struct Backward {
+  const T *x, *dy, *gamma, *beta, *mean, *rstd;
+  T *y, *dgamma, *dbeta;
+  double M;
+  bool training, relu, accumulate, sums;
+
+  static constexpr bool kBackward = true;
+  FASTDL_DEVICE Channel<T> channel(int64_t c) const {
+    return {mean[c], scale_of(gamma, c, rstd[c]), beta ? beta[c] : T(0)};
+  }
+  /// dY act'(Z), with the forward's Z.
+  FASTDL_DEVICE T through(T dy, T x, T center, T scale, T shift) const {
+    return relu && fma(x - center, scale, shift) <= T(0) ? T(0) : dy;
+  }
+  FASTDL_DEVICE void add(Running& r, T x, T dy, const Channel<T>& c) const {
+    const double g = through(dy, x, c.mean, c.scale, c.shift);
+    r.n += 1, r.a += g, r.b += g * (double(x) - double(c.mean));
+  }
+  static FASTDL_DEVICE Sums done(const Running& r) { return {r.n, r.a, r.b}; }
+  FASTDL_DEVICE Sums operator()(const Sums& p, const Sums& q) const {
+    return {p.n + q.n, p.a + q.a, p.b + q.b};
+  }
+
+  FASTDL_DEVICE void finish(int64_t c, const Sums& s, const Layout<T>& m) const {
+    const Channel<T> k = channel(c);
+    m.coefficient[mean_][c] = k.mean, m.coefficient[scale_][c] = k.scale;
+    m.coefficient[shift_][c] = k.shift;
+    if (!sums) return;
+    const double r = rstd[c], inv_m = 1 / M;
+    m.coefficient[sum_][c] = T(s.a * inv_m);
+    m.coefficient[slope_][c] = T(s.b * r * r * inv_m);
+    if (dgamma) dgamma[c] = T(s.b * r + (accumulate ? double(dgamma[c]) : 0));
+    if (dbeta) dbeta[c] = T(s.a + (accumulate ? double(dbeta[c]) : 0));
+  }
+  FASTDL_DEVICE T value(T x, T dy, int64_t c, const Layout<T>& m) const {
+    const T center = m.coefficient[mean_][c], scale = m.coefficient[scale_][c];
+    const T g = through(dy, x, center, scale, m.coefficient[shift_][c]);
+    if (!training) return g * scale;
+    return scale * fma(center - x, m.coefficient[slope_][c], g - m.coefficient[sum_][c]);
+  }
+};
+
+/// The second array of the sums, where there is one.
+template <class T>
+FASTDL_DEVICE const T* slopes(const Forward<T>&) {
+  return nullptr;
+}
+template <class T>
+FASTDL_DEVICE const T* slopes(const Backward<T>& p) {
+  return p.dy;
+}
+
+/// Step 1, long S: a block for each piece of a channel.
+template <class T, class P>
+__global__ void __launch_bounds__(kThreads)
+    channel_sums(const __grid_constant__ P problem, const __grid_constant__ Layout<T> m) {
+  FASTDL_SHARED(Sums, shared, kRowWarps);
+  const int64_t c = blockIdx.x / m.pieces, piece = blockIdx.x % m.pieces;
+  const int64_t first_row = piece / m.panels * m.block_rows, s = piece % m.panels * m.panel;
+  const int64_t rows = min_of(m.block_rows, m.N - first_row), width = min_of(m.panel, m.S - s);
+  const int64_t packs = ceil_div(width, kPack<T>);
+  const Channel<T> channel = problem.channel(c);
+  const T* dy = slopes(problem);
+  Running r;
+  for (int64_t k = threadIdx.x; k < rows * packs; k += kThreads) {
+    const int64_t row = k / packs, j = (k - row * packs) * kPack<T>, n = width - j;
+    const int64_t i = ((first_row + row) * m.C + c) * m.S + s + j;
+    const Pack<T> v = load(problem.x + i, n), g = P::kBackward ? load(dy + i, n) : v;
+    unroll<kPack<T>>([&](int e) {
+      if (e < n) problem.add(r, v.at[e], g.at[e], channel);
+    });
+  }
+  const Sums sums = join_block(P::done(r), shared, problem);
+  double count, *to = m.piece(c, piece, &count);
+  if (threadIdx.x == 0) to[0] = sums.a, to[1] = sums.b;
+}
+
+/// Step 1, short S: a block for 32 of the C S columns and a block of rows.
+template <class T, class P>
+__global__ void __launch_bounds__(kThreads)
+    column_sums(const __grid_constant__ P problem, const __grid_constant__ Layout<T> m) {
+  FASTDL_SHARED(Sums, shared, kThreads);
+  const int64_t strips = ceil_div(m.columns, kColumns);
+  const int64_t block = blockIdx.x / strips;
+  const int64_t j = blockIdx.x % strips * kColumns + threadIdx.x % kColumns;
+  const int warp = int(threadIdx.x) / kColumns;
+  const int64_t first = block * m.block_rows, last = min_of(m.N, first + m.block_rows);
+  const T* dy = slopes(problem);
+  Running r;
+  if (j < m.columns) {
+    const Channel<T> channel = problem.channel(j / m.S);
+    for (int64_t row = first + warp; row < last; row += kRowWarps) {
+      const int64_t i = row * m.columns + j;
+      problem.add(r, problem.x[i], P::kBackward ? dy[i] : T(0), channel);
+    }
+  }
+  Sums sums = P::done(r);
+  shared[threadIdx.x] = sums;
+  __syncthreads();
+  if (warp > 0 || j >= m.columns) return;
+  for (int w = 1; w < kRowWarps; ++w) sums = problem(sums, shared[w * kColumns + threadIdx.x]);
+  double* to = m.partial + 2 * (block * m.columns + j);
+  to[0] = sums.a, to[1] = sums.b;
+}
+
+/// Step 2: a warp for each channel.
+template <class T, class P>
+__global__ void __launch_bounds__(kWarpSize)
+    finish_channels(const __grid_constant__ P problem, const __grid_constant__ Layout<T> m,
+                    bool has_sums) {
+  const int64_t c = blockIdx.x;
+  Sums sums{};
+  for (int64_t i = threadIdx.x; has_sums && i < m.pieces; i += kWarpSize) {
+    Sums piece;
+    const double* from = m.piece(c, i, &piece.n);
+    piece.a = from[0], piece.b = from[1];
+    sums = problem(sums, piece);
+  }
+  sums = join_warp(sums, problem);
+  if (threadIdx.x == 0) problem.finish(c, sums, m);
+}
+
+/// Step 3.
+template <class T, class P>
+struct Output {
+  P problem;
+  Layout<T> m;
+
+  FASTDL_DEVICE void operator()(int64_t i, int64_t n) const {
+    const T* dy = slopes(problem);
+    Pack<T> v = load(problem.x + i, n), g = P::kBackward ? load(dy + i, n) : v;
+    const int64_t row = i / m.S;
+    int64_t c = row % m.C, s = i - row * m.S;
+    unroll<kPack<T>>([&](int k) {
+      v.at[k] = problem.value(v.at[k], g.at[k], c, m);
+      if (++s == m.S) s = 0, c = c + 1 == m.C ? 0 : c + 1;
+    });
+    store(problem.y + i, v, n);
+  }
+};
+
+template <class T, class P>
+void run(const P& problem, const View& X, const Workspace& ws, bool sums) {
+  const Layout<T> m(BatchNormPlan(X), ws.shared);
+  if (m.C == 0) return;
+  if (sums && X.size() && m.by_channel)
+    launch(&channel_sums<T, P>, m.C * m.pieces, kThreads, problem, m);
+  else if (sums && X.size())
+    launch(&column_sums<T, P>, m.blocks * ceil_div(m.columns, kColumns), kThreads, problem, m);
+  launch(&finish_channels<T, P>, m.C, kWarpSize, problem, m, sums && X.size() > 0);
+  if (problem.y) for_each_pack<T>(X.size(), Output<T, P>{problem, m});
+}
+
+/// An empty batch has no statistics and leaves the running ones alone.
+template <class T>
+__global__ void no_statistics(T* mean, T* rstd) {
+  if (mean) mean[blockIdx.x] = T(__builtin_nan(""));
+  if (rstd) rstd[blockIdx.x] = T(__builtin_nan(""));
+}
+
+__global__ void count_batch(int64_t* num_batches) { ++*num_batches; }
+
+template <class T>
+void forward(const BatchNormForward& op, const Workspace& ws) {
+  const int64_t M = op.X.shape[0] * op.X.shape[2];
+  if (op.training && M == 0) {
+    if (op.X.shape[1])
+      launch(&no_statistics<T>, op.X.shape[1], 1, op.mean.as<T>(), op.rstd.as<T>());
+    return;
+  }
+  Forward<T> p{};
+  p.x = op.X.as<T>(), p.gamma = op.gamma.as<T>(), p.beta = op.beta.as<T>(), p.y = op.Y.as<T>();
+  p.running_mean = op.running_mean.as<T>(), p.running_var = op.running_var.as<T>();
+  p.mean = op.mean.as<T>(), p.rstd = op.rstd.as<T>();
+  p.num_batches = op.num_batches.as<int64_t>();
+  p.M = double(M), p.eps = op.eps, p.momentum = op.momentum;
+  p.training = op.training, p.relu = op.activation == Activation::relu;
+  run<T>(p, op.X, ws, op.training);
+  if (op.training && op.num_batches) launch(&count_batch, 1, 1, op.num_batches.as<int64_t>());
+}
+
+template <class T>
+void backward(const BatchNormBackward& op, const Workspace& ws) {
+  Backward<T> p{};
+  p.x = op.X.as<T>(), p.dy = op.dY.as<T>(), p.gamma = op.gamma.as<T>(), p.beta = op.beta.as<T>();
+  p.y = op.dX.as<T>();
+  p.mean = op.mean.as<T>(), p.rstd = op.rstd.as<T>();
+  p.dgamma = op.dgamma.as<T>(), p.dbeta = op.dbeta.as<T>();
+  p.M = double(op.X.shape[0] * op.X.shape[2]);
+  p.training = op.training, p.relu = op.activation == Activation::relu;
+  p.accumulate = op.accumulate;
+  p.sums = op.dgamma || op.dbeta || (op.dX && op.training);
+  run<T>(p, op.X, ws, p.sums);
+}
+
+}  // namespace
+
+void batch_norm_forward(const BatchNormForward& op, const Workspace& ws) {
+  with_real(op.X.dtype, [&](auto* t) { forward<std::remove_pointer_t<decltype(t)>>(op, ws); });
+}
+
+void batch_norm_backward(const BatchNormBackward& op, const Workspace& ws) {
+  with_real(op.X.dtype, [&](auto* t) { backward<std::remove_pointer_t<decltype(t)>>(op, ws); });
+}
+
+}  // namespace fastdl::FASTDL_ISA
