@@ -1,0 +1,173 @@
+"""The emulator of CUDA notices what it is for: each kernel of cuda/planted.cu breaks one rule.
+
+The kernels are compiled here, by the host compiler, with the emulator's own sources.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastdl import _core
+from harness import CPU_BACKENDS, EMULATOR, bits_equal, emulated
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPILER = (
+    os.environ.get("CXX", "").split()
+    or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
+)
+RIGHT = "2080"  # 1 + 2 + ... + 64
+
+
+def compiled(folder: Path, *options: str) -> Path:
+    if not COMPILER:
+        pytest.skip("needs a C++ compiler")
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
+        pytest.skip("the emulator runs on Linux on x86-64 and aarch64")
+    program = folder / "planted"
+    sources = [f"csrc/cuda/emulator/{n}.cpp" for n in ("machine", "shared_memory", "switch")]
+    command = [*COMPILER, "-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+    command += [
+        "-Icsrc",
+        "-o",
+        str(program),
+        *sources,
+        *options,
+        "-x",
+        "c++",
+        "tests/cuda/planted.cu",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return program
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("planted"))
+
+
+def run(program: Path, *names: str, seed: str = "0") -> list[str]:
+    """What each of the kernels says."""
+    environment = {**os.environ, "FASTDL_CUEMU_SHUFFLE": seed}
+    done = subprocess.run(
+        [program, *names], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    assert [name for name, _ in lines] == list(names)
+    return [said for _, said in lines]
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_sound_kernels_are_right_in_any_order(planted: Path, seed: str) -> None:
+    assert run(planted, "tree", "shuffles", seed=seed) == [RIGHT, RIGHT]
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_a_missing_barrier_spoils_the_result(planted: Path, seed: str) -> None:
+    assert run(planted, "missing_barrier", seed=seed) != [RIGHT]
+
+
+@pytest.mark.parametrize(
+    "kernel, parts",
+    [
+        ("divergent_barrier", ["deadlock", "threads 0-23 wait at planted.cu:", "24-63 have ended"]),
+        ("different_barriers", ["meet at different lines", "planted.cu:"]),
+        ("divergent_shuffle", ["deadlock", "1, 3, 5, ", "wait at reduce.cuh:", "have ended"]),
+        ("foreign_mask", ["mask must name the calling lane"]),
+        ("write_behind", ["out-of-bounds write to shared memory 'first': byte 32 of 32"]),
+        ("write_before", ["out-of-bounds write to shared memory 'first': byte -"]),
+        ("too_much", ["shared memory 'shared' does not fit"]),
+        ("too_many_threads", ["1 to 1024 threads", "got 1025"]),
+    ],
+)
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_a_broken_rule_is_an_error(planted: Path, kernel: str, parts: list[str], seed: str) -> None:
+    (said,) = run(planted, kernel, seed=seed)
+    assert said.startswith("error ")
+    for part in parts:
+        assert part in said
+
+
+def test_what_nobody_has_written_is_nan(planted: Path) -> None:
+    assert all(math.isnan(float(said)) for said in run(planted, "uninitialised", "absent_lane"))
+
+
+def test_a_seed_shuffles_the_blocks(planted: Path) -> None:
+    assert len({run(planted, "order_of_blocks", seed=str(seed))[0] for seed in range(6)}) > 2
+    assert run(planted, "order_of_blocks", seed="0") == ["247"]
+
+
+def test_a_failed_launch_does_not_spoil_the_next(planted: Path) -> None:
+    said = run(
+        planted, "divergent_barrier", "tree", "write_behind", "shuffles", "foreign_mask", "tree"
+    )
+    assert said[1::2] == [RIGHT] * 3
+
+
+def test_the_sanitizers_see_the_very_access(tmp_path: Path) -> None:
+    program = compiled(tmp_path, "-fsanitize=address,undefined")
+    assert run(program, "tree", "shuffles", "divergent_barrier", "tree")[::3] == [RIGHT] * 2
+    done = subprocess.run([program, "write_behind"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "planted.cu" in done.stderr
+    assert "use-after-poison" in done.stderr
+
+
+# ---- the backend --------------------------------------------------------------------------------
+
+needs_backend = pytest.mark.skipif(
+    EMULATOR not in _core.backends(), reason="built without FASTDL_CUEMU"
+)
+
+
+@needs_backend
+def test_an_op_without_a_cuda_kernel_says_so() -> None:
+    missing = sorted(set(_core.op_names()) - emulated())
+    if "affine_forward" not in missing:
+        pytest.skip("affine_forward has a kernel")
+    _core.use_backend(EMULATOR)
+    X, W, Y = np.ones((2, 3)), np.ones((3, 4)), np.full((2, 4), 7.0)
+    with pytest.raises(RuntimeError) as error:
+        _core.affine_forward(X, W, Y=Y)
+    assert str(error.value) == (
+        "affine_forward: backend 'cuemu' has no CUDA kernel yet; choose another by use_backend()"
+    )
+    assert np.all(Y == 7)
+
+
+@needs_backend
+def test_the_emulator_has_no_ceilings() -> None:
+    _core.use_backend(EMULATOR)
+    with pytest.raises(RuntimeError, match=r"^ceilings: backend 'cuemu' has none"):
+        _core.ceilings()
+
+
+@needs_backend
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernel", ["tanh_forward", "relu_forward", "dropout_forward"])
+def test_element_wise_kernels_have_the_bits_of_the_cpu(kernel: str, dtype: type) -> None:
+    """The formulas and the generator are shared; the CPU needs fused multiply-add for it."""
+    fma = [name for name in CPU_BACKENDS if name != "generic"]
+    if not fma:
+        pytest.skip("no backend with fused multiply-add here")
+    rng = np.random.default_rng(0)
+    ends = [0.0, -0.0, np.inf, -np.inf, np.nan]
+    X = np.concatenate([rng.standard_normal(20_001) * 5, ends]).astype(dtype)
+    outputs = []
+    for name in (fma[0], EMULATOR):
+        _core.use_backend(name)
+        Y = np.empty_like(X)
+        state, saved = np.array([12345678901, 7]), np.zeros(2, np.int64)
+        extra = {"state": state, "saved": saved, "p": 0.3} if "dropout" in kernel else {}
+        getattr(_core, kernel)(X=X, Y=Y, **extra)
+        outputs.append((Y, state, saved))
+    for a, b in zip(*outputs, strict=True):
+        assert bits_equal(a, b)
