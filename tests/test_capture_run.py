@@ -95,6 +95,8 @@ def test_images_are_widened_and_scaled():
     want = images.astype(np.float32) * np.float32(1 / 255)
     np.testing.assert_array_equal(got.reshape(30, 3, 2), want)
     assert got.dtype == np.float32
+    f.run(images, batch_size=10, scale=0.0)
+    assert not f.run(images, batch_size=10, scale=0.0).any()
 
 
 def test_results_keep_the_form_of_the_function():
@@ -212,6 +214,8 @@ X40, Y40 = data(40)
         ((X40, Y40), {"steps": 1.5}, TypeError, "steps must be an integer"),
         ((X40, Y40), {"every": 0}, ValueError, "every must not be negative"),
         ((X40, Y40), {"schedules": [(3, [])]}, TypeError, "schedules must be pairs"),
+        ((X40, Y40), {"scale": "1"}, ValueError, "scale must be a finite number"),
+        ((X40, Y40), {"scale": np.nan}, ValueError, "scale must be a finite number"),
         ((X40, Y40), {"resume": 3}, TypeError, "resume must be a RunState"),
     ],
 )

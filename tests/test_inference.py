@@ -134,6 +134,39 @@ def test_several_threads_at_once():
     assert not wrong
 
 
+def test_threads_with_shapes_of_their_own_leave_the_mode_alone():
+    m = model(4, 64, 64, 3, dropout=0.5).train()
+    compiled = fastdl.compile(m)
+    wanted = {n: copy.deepcopy(m).eval()(rows(n)) for n in range(1, 7)}
+    wrong = []
+
+    def work(n):
+        for i in range(60):
+            size = (n + i) % 6 + 1
+            wrong.extend([size] * int((compiled(rows(size)) != wanted[size]).any()))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+    assert all(x.training for x in m.modules())
+
+
+def test_inside_a_captured_function_it_is_recorded():
+    m = model(dropout=0.5).train()
+    compiled = fastdl.compile(m)
+    f = fastdl.capture(lambda X: compiled(X) * 2)
+    for seed in range(3):
+        X = rows(seed=seed)
+        np.testing.assert_array_equal(f(X).numpy(), copy.deepcopy(m).eval()(X) * 2)
+    assert m.training
+    g = fastdl.capture(lambda X: compiled(X).numpy())
+    with pytest.raises(fastdl.CaptureError, match="reads a value"):
+        g(rows())
+
+
 def test_other_results_and_inputs():
     class Two(nn.Module):
         def forward(self, X, Z):

@@ -166,6 +166,29 @@ def test_a_bad_label_of_one_replica_changes_nothing():
         np.testing.assert_array_equal(value, before[name])
 
 
+def test_unaligned_and_strided_arrays():
+    models, step = population()
+    X, y = (np.stack([a] * K) for a in data())
+    odd = np.zeros(X.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(X.shape)
+    odd[...] = X
+    twin, other = population()
+    for _ in range(3):
+        a = step(odd, y[:, ::-1]).numpy()
+        b = other(X, np.ascontiguousarray(y[:, ::-1])).numpy()
+        np.testing.assert_array_equal(a, b)
+    assert_same_state(models, twin)
+
+
+def test_inside_a_captured_function_they_are_refused():
+    _, step = population()
+    X, y = (np.stack([a] * K) for a in data())
+    outer = fastdl.capture(lambda X, y: step(X, y))
+    for _ in range(3):
+        with pytest.raises(fastdl.CaptureError, match="calls captured replicas"):
+            outer(X, y)
+        step(X, y)
+
+
 def test_bad_arguments():
     X, y = data()
     with pytest.raises(ValueError, match="replicas must be an integer >= 1, got 0"):

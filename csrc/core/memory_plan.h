@@ -9,6 +9,9 @@ struct MemoryBlock {
   char* data;
   int64_t bytes;
   bool holds(const char* p, int64_t n) const { return p >= data && p + n <= data + bytes; }
+  bool meets(const MemoryBlock& b) const {
+    return data < b.data + b.bytes && b.data < data + bytes;
+  }
 };
 
 /// Whose memory an argument of a recorded call is.

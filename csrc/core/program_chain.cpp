@@ -14,10 +14,6 @@ constexpr int64_t kBlock = 4096;
 /// Chains that move less stay in the cache anyway.
 constexpr int64_t kLeastBytes = 512 * 1024;
 
-bool meet(const MemoryBlock& a, const MemoryBlock& b) {
-  return a.data < b.data + b.bytes && b.data < a.data + a.bytes;
-}
-
 }  // namespace
 
 /// Whether a call may follow others of `size` elements in a chain that begins with call `first`:
@@ -29,7 +25,7 @@ bool Program::may_join(int first, int call, int64_t size) const {
   for (const Use& u : uses_) {
     if (u.call != call) continue;
     for (const Use& v : uses_) {
-      if (v.call < first || v.call >= call || !meet(u.memory, v.memory)) continue;
+      if (v.call < first || v.call >= call || !u.memory.meets(v.memory)) continue;
       const bool same = u.memory.data == v.memory.data && u.memory.bytes == v.memory.bytes;
       if (!same && (u.role != Role::in || v.role != Role::in)) return false;
     }

@@ -137,13 +137,10 @@ void Program::remove_calls(const std::vector<bool>& live) {
 
 /// A call that checks integers (labels, indices) which an earlier call writes.
 void Program::find_late_checks() {
-  const auto meet = [](const MemoryBlock& a, const MemoryBlock& b) {
-    return a.data < b.data + b.bytes && b.data < a.data + a.bytes;
-  };
   for (const Use& u : uses_) {
     if (!u.counts || u.role == Role::out || !calls_[u.call].entry->validate) continue;
     for (const Use& w : uses_)
-      if (w.call < u.call && w.role != Role::in && meet(u.memory, w.memory))
+      if (w.call < u.call && w.role != Role::in && u.memory.meets(w.memory))
         calls_[u.call].late = true;
   }
 }

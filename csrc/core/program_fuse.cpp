@@ -15,10 +15,6 @@ constexpr FusionRule rule_of() {
           }};
 }
 
-bool meet(const MemoryBlock& a, const MemoryBlock& b) {
-  return a.data < b.data + b.bytes && b.data < a.data + a.bytes;
-}
-
 }  // namespace
 
 const std::vector<FusionRule>& fusion_rules() {
@@ -30,14 +26,15 @@ const std::vector<FusionRule>& fusion_rules() {
   return rules;
 }
 
-/// Whether the second call could as well run right after the first: nobody in between writes what
-/// it reads, or touches what it writes.
+/// Whether the second call may run as a part of the first: nobody in between writes what it reads,
+/// and neither they nor the first call touch what it writes.
 bool Program::may_move_up(int first, int second) const {
   for (const Use& u : uses_) {
     if (u.call != second) continue;
     for (const Use& other : uses_) {
-      if (other.call <= first || other.call >= second || !meet(u.memory, other.memory)) continue;
-      if (u.role != Role::in || other.role != Role::in) return false;
+      if (other.call < first || other.call >= second || !u.memory.meets(other.memory)) continue;
+      const bool reads = u.role == Role::in;
+      if (!reads || (other.role != Role::in && other.call != first)) return false;
     }
   }
   return true;
@@ -51,13 +48,13 @@ int Program::only_writer(const Use& reader, const std::vector<MemoryBlock>& owne
   if (reader.role != Role::in || reader.memory.bytes == 0 || block == owned.end()) return -1;
   int writer = -1;
   for (const Use& u : uses_) {
-    if (&u == &reader || u.memory.bytes == 0 || !meet(u.memory, *block)) continue;
+    if (&u == &reader || u.memory.bytes == 0 || !u.memory.meets(*block)) continue;
     const bool whole = u.memory.data == reader.memory.data && u.memory.bytes == reader.memory.bytes;
     if (writer >= 0 || u.role != Role::out || !whole || u.call >= reader.call) return -1;
     writer = u.call;
   }
   for (const View& r : results_)
-    if (meet(*block, {static_cast<char*>(r.data), r.bytes()})) return -1;
+    if (block->meets({static_cast<char*>(r.data), r.bytes()})) return -1;
   return writer;
 }
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, describe
+from fastdl._array import Array, contiguous, describe
 from fastdl._recording import Recording, filled
-from fastdl._run import Run, RunOptions, RunState
+from fastdl._run import Run, RunOptions, RunState, permutation
 from fastdl.capture import CapturedStep, key_of
-from fastdl.random import Generator, default_generator
+from fastdl.errors import capture_error
+from fastdl.tape import mode
 from fastdl.tensor import Tensor, wrap
 
 #: Native calls of `run` take about this long: between them Ctrl-C is seen.
@@ -60,12 +61,15 @@ class CapturedReplicas:
             output = self._replay(*arrays)
             if output is not NotImplemented:
                 return filled(self._members[0].form, output)
+        if mode.recorder is not None:
+            raise capture_error("calls captured replicas", "call them outside of the function")
         values = self._checked(arrays)
         members = self.find([[a[r] for a in values] for r in range(len(self))])
-        if members is None:
-            return self._one_by_one(values)
-        self._join(members)
-        return self(*values)
+        if members is not None:
+            output = self._join(members)(*values)
+            if output is not NotImplemented:
+                return filled(members[0].form, output)
+        return self._one_by_one(values)
 
     def _checked(self, arrays: tuple[Any, ...]) -> list[Array]:
         values = []
@@ -77,7 +81,8 @@ class CapturedReplicas:
                     f"capture: argument {i} must be an array of {len(self)} replicas, got {got}; "
                     "use np.broadcast_to(X, (k, *X.shape)) to share one"
                 )
-            values.append(a if a[0].flags.carray or a.ndim == 1 else np.ascontiguousarray(a))
+            flags = a[0].flags if a.ndim > 1 else a.flags
+            values.append(a if flags.c_contiguous and flags.aligned else contiguous(a))
         return values
 
     def find(self, batches: list[list[Array]]) -> list[Recording] | None:
@@ -90,9 +95,12 @@ class CapturedReplicas:
             found.append(recording)
         return found
 
-    def _join(self, members: list[Recording]) -> None:
-        self._replay = _core.make_replay_all([m.parts for m in members])
-        self._members = members
+    def _join(self, members: list[Recording]) -> Callable[..., Any]:
+        """Return the function that replays them all; checks that they write apart."""
+        if self._replay is None or members != self._members:
+            self._replay = _core.make_replay_all([m.parts for m in members])
+            self._members = members
+        return self._replay
 
     def _one_by_one(self, values: list[Array]) -> Any:
         """Call the replicas in turn: they are recorded."""
@@ -168,7 +176,7 @@ class _ReplicaRun(Run):
     def draw(self) -> Array | None:
         if not self.options.shuffle:
             return None
-        return np.stack([_generator(rng).permutation(self.rows) for rng in self._rngs])
+        return np.stack([permutation(rng, self.rows) for rng in self._rngs])
 
     def do_steps(self, first: int, size: int, count: int) -> None:
         batches = [[self.example(a, size) for a in own] for own in self._own]
@@ -182,7 +190,7 @@ class _ReplicaRun(Run):
             count = min(count, max(1, round(_SECONDS_OF_A_CALL / self._seconds)))
         else:
             count = min(count, 4)
-        self.owner._join(members)  # checks that they write apart
+        self.owner._join(members)
         start = time.perf_counter()
         results = _core.run_all([m.program for m in members], self._plan(first, size, count), count)
         self._seconds = (time.perf_counter() - start) / count
@@ -194,11 +202,10 @@ class _ReplicaRun(Run):
     def _plan(self, first: int, size: int, count: int) -> list[tuple[Any, ...]]:
         order, done = self.state.order, self.state.done
         schedules = [(target, values[done : done + count]) for target, values in self.schedules]
-        scales = [float(self.options.scale or 1.0)] * len(self.sources)
         plan = []
         for r, own in enumerate(self._own):
             rows = None if order is None else order[r, first : first + size * count]
-            plan.append((own, scales, rows, first, schedules if r == 0 else []))
+            plan.append((own, self.scales, rows, first, schedules if r == 0 else []))
         return plan
 
     def _one_each(self, first: int, size: int) -> None:
@@ -230,11 +237,7 @@ def _stacked(results: list[Any]) -> Any:
 
 def _checked_rngs(rng: Any, k: int) -> list[Any]:
     if not isinstance(rng, list | tuple):
-        return [rng or default_generator] * k
+        return [rng] * k
     if len(rng) != k:
         raise ValueError(f"run: rng must be one generator or {k}, got {len(rng)}")
     return list(rng)
-
-
-def _generator(rng: Generator | np.random.Generator) -> np.random.Generator:
-    return rng.numpy() if isinstance(rng, Generator) else rng

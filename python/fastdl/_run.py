@@ -90,6 +90,7 @@ class Run:
             self.per_epoch += 1
         self.total = _total_steps(o, self.per_epoch)
         self.schedules = _checked_schedules(o.schedules, self.total)
+        self.scales = [_checked_scale(o.scale)] * len(self.sources)
         self.results = _Results(self.axis)
         self.state = RunState()
         self.interrupt = Interrupt()
@@ -143,9 +144,7 @@ class Run:
         """Return the order of the rows in the next epoch."""
         if not self.options.shuffle:
             return None
-        rng = self.options.rng or default_generator
-        generator = rng.numpy() if isinstance(rng, Generator) else rng
-        return generator.permutation(self.rows)
+        return permutation(self.options.rng, self.rows)
 
     def do_steps(self, first: int, size: int, count: int) -> None:
         """Do ``count`` steps of ``size`` rows each, from position ``first`` of the order."""
@@ -162,9 +161,8 @@ class Run:
         rows = None if order is None else order[first : first + size * count]
         done = self.state.done
         schedules = [(target, values[done : done + count]) for target, values in self.schedules]
-        scales = [float(self.options.scale or 1.0)] * len(self.sources)
         steps, stacked, error = recording.program.run_steps(
-            self.sources, scales, rows, first, count, schedules, self.interrupt.flag
+            self.sources, self.scales, rows, first, count, schedules, self.interrupt.flag
         )
         if steps:
             recording.leave()
@@ -214,6 +212,20 @@ def run_steps(
     if resume is not None and not isinstance(resume, RunState):
         raise TypeError(f"run: resume must be a RunState, got {type(resume).__name__}")
     return Run(step, arrays, options).go(resume or RunState())
+
+
+def permutation(rng: Generator | np.random.Generator | None, n: int) -> Array:
+    """Return an order of n rows, drawn by ``rng`` or the default generator."""
+    rng = rng or default_generator
+    return (rng.numpy() if isinstance(rng, Generator) else rng).permutation(n)
+
+
+def _checked_scale(scale: float | None) -> float:
+    if scale is None:
+        return 1.0
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not np.isfinite(scale):
+        raise ValueError(f"run: scale must be a finite number, such as 1 / 255, got {scale!r}")
+    return float(scale)
 
 
 def _checked_sources(arrays: tuple[Any, ...], o: RunOptions) -> list[Array]:

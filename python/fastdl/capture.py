@@ -172,7 +172,8 @@ class CapturedStep(Generic[_R]):
             On Ctrl-C, within a step; a KeyboardInterrupt with the results so far in ``.results``
             and the place to go on in ``.resume``.  The model is as after the last whole step.
         ValueError, TypeError
-            If an argument does not fit; nothing has been done then.
+            If an argument does not fit; nothing has been done then.  A bad label raises before the
+            step whose batch holds it; the steps before are done.
         """
         options = RunOptions(
             batch_size, epochs, steps, shuffle, drop_last, rng, scale, schedules, callback, every

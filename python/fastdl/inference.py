@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import contiguous
+from fastdl._array import Array, contiguous
 from fastdl._recording import rebuilt
-from fastdl.capture import CapturedStep
+from fastdl.capture import CapturedStep, key_of
 from fastdl.nn.module import Module
-from fastdl.tape import layout, no_grad
+from fastdl.tape import layout, mode, no_grad
 from fastdl.tensor import Tensor
 
 
@@ -29,6 +30,7 @@ class CompiledModel:
         self.model = model
         #: The layout it was made for, see `predictor`.
         self.version = layout.version
+        self._recording_lock = threading.RLock()
         self._forward = CapturedStep(self._call_model, max_shapes=max_shapes, state_guards=False)
 
     def _call_model(self, *inputs: Tensor) -> Any:
@@ -40,7 +42,8 @@ class CompiledModel:
         Parameters
         ----------
         *inputs : ndarrays
-            What the model's ``forward`` takes.
+            What the model's ``forward`` takes.  Inside a captured function the result is made of
+            Tensors, and its kernels become part of that recording.
 
         Raises
         ------
@@ -54,15 +57,19 @@ class CompiledModel:
             output = last.replay(*inputs)
             if output is not NotImplemented:
                 return output if last.single else last.arrays_of(output)
-        return self._record(inputs)
-
-    def _record(self, inputs: tuple[Any, ...]) -> Any:
-        modes = [(m, m._training) for m in self.model.modules()]
         arrays = [contiguous(x._array if isinstance(x, Tensor) else np.asarray(x)) for x in inputs]
+        if mode.recorder is None and self._forward.find(key_of(tuple(arrays), [])) is not None:
+            return _as_arrays(self._forward(*arrays))
+        with self._recording_lock:  # the model's mode is changed meanwhile
+            result = self._in_eval_mode(arrays)
+        return result if mode.recorder is not None else _as_arrays(result)
+
+    def _in_eval_mode(self, arrays: list[Array]) -> Any:
+        modes = [(m, m._training) for m in self.model.modules()]
         try:
             self.model.eval()
             with no_grad():
-                return _as_arrays(self._forward(*arrays))
+                return self._forward(*arrays)
         finally:
             for module, training in modes:
                 module.training = training
