@@ -102,6 +102,24 @@ def test_a_result_that_goes_where_the_input_was_is_not_written_early():
     assert names(f) == ["affine_forward", "relu_forward"]
 
 
+def test_an_input_must_not_be_what_the_program_writes():
+    W, state = np.random.default_rng(0).normal(size=(2, 40, 40)).astype("f")
+
+    def advance(X):
+        with fastdl.no_grad():
+            ops.relu(ops.affine(X, fastdl.Tensor(W)), out=state)
+
+    f = fastdl.capture(advance)
+    f(state)
+    before = state.copy()
+    for call in (lambda: f(state), lambda: f.run(state, batch_size=40, shuffle=False)):
+        with pytest.raises(ValueError, match=r"input 0 must not share memory.*; pass a copy"):
+            call()
+        np.testing.assert_array_equal(state, before)
+    f(state.copy())
+    advance(fastdl.Tensor(before))
+
+
 def test_an_output_that_a_call_in_between_reads_is_not_written_early():
     X, W = (np.random.default_rng(i).normal(size=(3, 3)).astype("f") for i in range(2))
     shared, out = np.full((3, 3), 5, "f"), np.empty((3, 3), "f")

@@ -140,6 +140,7 @@ void Program::check_inputs(const std::vector<View>& inputs) const {
                                     " is written by the program and must be writeable, got a "
                                     "read-only " +
                                     describe(got) + "; pass a copy");
+      check_apart(got, i);
       continue;
     }
     const std::string text = "program: input " + std::to_string(i) + " must be " + describe(want) +
@@ -149,11 +150,20 @@ void Program::check_inputs(const std::vector<View>& inputs) const {
   }
 }
 
+/// An input was an array of its own when the calls were fused and put in blocks.
+void Program::check_apart(const View& input, size_t i) const {
+  for (const Written& w : outside_)
+    if (w.memory.meets({input.as<char>(), input.bytes()}))
+      throw std::invalid_argument("program: input " + std::to_string(i) +
+                                  " must not share memory with what the program writes, got one "
+                                  "that shares it with " +
+                                  w.by + "; pass a copy");
+}
+
 /// Points the instance's ops at its own temporaries; the rest is bound before each run.
 void Program::prepare(Instance& instance) const {
-  std::vector<Lifetime> blocks = temporaries_;
   int64_t total = 0;
-  for (const Lifetime& b : blocks) total = std::max(total, b.offset + aligned_bytes(b.bytes));
+  for (const Lifetime& b : temporaries_) total = std::max(total, b.offset + aligned_bytes(b.bytes));
   const char* base = instance.memory.reserve(std::max<int64_t>(total, 1));
   for (const Use& u : uses_)
     if (u.home == Home::temporary) instance.bind(u, base + temporaries_[u.index].offset);

@@ -233,6 +233,7 @@ class Program {
   void prepare(Instance& instance) const;
   std::unique_ptr<Instance> take_spare();
   void check_inputs(const std::vector<View>& inputs) const;
+  void check_apart(const View& input, size_t i) const;
   void bind(Instance& i, const std::vector<View>& inputs, const std::vector<void*>& outputs) const;
   void validate(Instance& i) const;
   void execute(Instance& i);
@@ -247,6 +248,7 @@ class Program {
   std::vector<Use> uses_;
   std::vector<Lifetime> temporaries_;
   std::vector<Chain> chains_;
+  std::vector<Written> outside_;  // written() of a finished program
   Scratch scratch_;
   bool pure_ = false;  // writes only temporaries and results, so several runs may overlap
   int64_t runs_ = 0;

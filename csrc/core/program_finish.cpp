@@ -178,6 +178,7 @@ std::vector<Program::Frozen> Program::finish(const std::vector<MemoryBlock>& own
   pure_ = std::none_of(uses_.begin(), uses_.end(), [](const Use& u) {
     return u.role != Role::in && (u.home == Home::fixed || u.home == Home::slot);
   });
+  outside_ = written();
   prepare(main_);
   return frozen;
 }

@@ -60,6 +60,7 @@ int64_t Program::run_steps(const Steps& s) {
   int64_t staging_bytes = 0;
   for (size_t i = 0; i < slots_.size(); ++i) {
     check_source(s.sources[i], slots_[i], i);
+    check_apart(s.sources[i], i);
     check_order(s, s.sources[i].shape[0], slots_[i].shape[0]);
     at[i] = staging_bytes;
     staging_bytes += aligned_bytes(slots_[i].bytes());
