@@ -16,7 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastdl import _core
-from harness import CPU_BACKENDS, EMULATOR, bits_equal, emulated
+from harness import (
+    CPU_BACKENDS,
+    DTYPES,
+    EMULATED_SIZE,
+    EMULATOR,
+    bits_equal,
+    build,
+    emulated,
+    kernels,
+    same_bits,
+)
+from harness import run as run_call
+from opcase import Kernel
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPILER = (
@@ -171,3 +183,26 @@ def test_element_wise_kernels_have_the_bits_of_the_cpu(kernel: str, dtype: type)
         outputs.append((Y, state, saved))
     for a, b in zip(*outputs, strict=True):
         assert bits_equal(a, b)
+
+
+EXACT = ["amax", "gather", "random_index", "discounted_returns", "gae", "slice"]
+
+
+@needs_backend
+@pytest.mark.parametrize(
+    "kernel", [k for k in kernels() if k.name.startswith(tuple(EXACT))], ids=lambda k: k.name
+)
+def test_chains_of_fixed_order_have_the_bits_of_the_cpu(kernel: Kernel) -> None:
+    """One thread adds up what one element is made of, in the order of the CPU."""
+    fma = [name for name in CPU_BACKENDS if name != "generic"]
+    if not fma:
+        pytest.skip("no backend with fused multiply-add here")
+    for case in kernel.cases:
+        if math.prod(case.sizes.values()) > EMULATED_SIZE:
+            continue
+        for dtype in DTYPES:
+            outputs = []
+            for name in (fma[0], EMULATOR):
+                _core.use_backend(name)
+                outputs.append(run_call(build(kernel, case, dtype)))
+            same_bits(outputs[1], outputs[0], f"{fma[0]} against {EMULATOR}, {case!r}")

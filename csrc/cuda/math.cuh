@@ -51,6 +51,12 @@ FASTDL_DEVICE T exp_of_negative(T given) {
   return p * from_bits<T>(half << K::kMantissa) * from_bits<T>(rest);
 }
 
+/// e^x: see cpu/math.h.
+template <class T>
+FASTDL_DEVICE T exp_of(T x) {
+  return exp_of_negative(Constants<T>::kExpMax < x ? Constants<T>::kExpMax : x);  // keeps NaN
+}
+
 /// ln x for normal x > 0, plus e0 ln 2.
 template <class T>
 FASTDL_DEVICE T log_of_normal(T x, T e0) {

@@ -10,14 +10,14 @@
 // - N, a sum of label weights, has a launch of its own before, the total one after: no atomics.
 // Numerics: how a row is cut among threads depends on C alone; exp and log are cuda/math.cuh.
 #include "cuda/math.cuh"
-#include "cuda/reduce.cuh"
+#include "cuda/rows.cuh"
 #include "ops/cross_entropy/cross_entropy.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
 
 enum class Target { label, smoothed, soft };
-constexpr int kRowsOfWarps = 8;  // a block of 256 threads where a team is a warp
+constexpr int kRowsOfWarps = kLaneTeamThreads / kWarpSize;
 
 /// What all rows of a call share.
 template <class T>
@@ -44,47 +44,6 @@ struct Call {
 template <class T>
 struct Sums {
   T e = 0, qz = 0, q = 0;
-};
-
-/// The threads that share a row.
-template <bool kWarp>
-struct Team {
-  FASTDL_DEVICE int size() const { return kWarp ? kWarpSize : int(blockDim.x); }
-  FASTDL_DEVICE int rank() const { return int(threadIdx.x) % size(); }
-  FASTDL_DEVICE int64_t row() const {
-    return kWarp ? int64_t(blockIdx.x) * kRowsOfWarps + threadIdx.x / kWarpSize : blockIdx.x;
-  }
-  template <class T, class F>
-  FASTDL_DEVICE T join(T v, T* shared, F f) const {
-    if constexpr (kWarp)
-      return join_warp(v, f);
-    else
-      return join_block(v, shared, f);
-  }
-};
-
-/// A thread's packs of a row: kPacks of them in registers, or with kPacks = 0 loaded each time.
-template <class T, int kPacks, bool kWarp>
-struct RowPart {
-  Pack<T> held[kPacks ? kPacks : 1];
-
-  /// Calls f(j, n, pack) for each pack; `first`: they are loaded now, with -inf behind the row.
-  template <class F>
-  FASTDL_DEVICE void visit(const T* x, int64_t C, bool first, F&& f) {
-    const Team<kWarp> team;
-    if constexpr (kPacks > 0) {
-      unroll<kPacks>([&](int k) {
-        const int j = (k * team.size() + team.rank()) * kPack<T>, n = int(C) - j;
-        if (first) held[k] = load(x + j, n, -infinity<T>());
-        if (n > 0) f(j, n, held[k]);
-      });
-    } else {
-      for (int64_t j = team.rank() * kPack<T>; j < C; j += int64_t(team.size()) * kPack<T>) {
-        Pack<T> p = load(x + j, C - j, -infinity<T>());
-        f(j, C - j, p);
-      }
-    }
-  }
 };
 
 /// a b, where an a of 0 silences even an infinite b.
@@ -132,18 +91,18 @@ __global__ void __launch_bounds__(kWarp ? kWarpSize * kRowsOfWarps : kMaxBlockTh
   if (K != Target::soft && t == c.ignore_index) {
     if (team.rank() == 0) c.loss[i] = 0;
     if (dx)
-      part.visit(x, c.C, true,
+      part.visit(team, x, c.C, true, -infinity<T>(),
                  [&](int64_t j, int64_t n, Pack<T>&) { store(dx + j, Pack<T>{}, n); });
     return;
   }
   T hi = -infinity<T>();
-  part.visit(x, c.C, true, [&](int64_t, int64_t, const Pack<T>& v) {
+  part.visit(team, x, c.C, true, -infinity<T>(), [&](int64_t, int64_t, const Pack<T>& v) {
     unroll<kPack<T>>([&](int k) { hi = Max{}(v.at[k], hi); });
   });
   hi = team.join(hi, shared, Max{});
 
   Sums<T> sums;
-  part.visit(x, c.C, false, [&](int64_t j, int64_t n, Pack<T>& v) {
+  part.visit(team, x, c.C, false, -infinity<T>(), [&](int64_t j, int64_t n, Pack<T>& v) {
     const Sums<T> s = add_exp<K>(c, p, hi, j, n, v);
     sums.e += s.e, sums.qz += s.qz, sums.q += s.q;
   });
@@ -161,7 +120,7 @@ __global__ void __launch_bounds__(kWarp ? kWarpSize * kRowsOfWarps : kMaxBlockTh
   }
   if (!dx) return;
   const T factor = weight * g / sums.e;
-  part.visit(x, c.C, false, [&](int64_t j, int64_t n, Pack<T>& v) {
+  part.visit(team, x, c.C, false, -infinity<T>(), [&](int64_t j, int64_t n, Pack<T>& v) {
     Pack<T> slope;
     unroll<kPack<T>>([&](int k) {
       const T e = kPacks ? v.at[k] : exp_of_negative(v.at[k] - hi);
