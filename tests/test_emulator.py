@@ -35,30 +35,34 @@ COMPILER = (
     os.environ.get("CXX", "").split()
     or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
 )
+EMULATOR_SOURCES = ("fiber", "machine", "shared_memory", "switch")
 RIGHT = "2080"  # 1 + 2 + ... + 64
 
 
-def compiled(folder: Path, *options: str) -> Path:
+def compiled(folder: Path, *options: str, emulator_options: tuple[str, ...] | None = None) -> Path:
+    """The planted kernels with the emulator, whose own sources may have other options."""
     if not COMPILER:
         pytest.skip("needs a C++ compiler")
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         pytest.skip("the emulator runs on Linux on x86-64 and aarch64")
     program = folder / "planted"
-    sources = [f"csrc/cuda/emulator/{n}.cpp" for n in ("machine", "shared_memory", "switch")]
+    sources = [f"csrc/cuda/emulator/{n}.cpp" for n in EMULATOR_SOURCES]
     command = [*COMPILER, "-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-    command += [
-        "-Icsrc",
-        "-o",
-        str(program),
-        *sources,
-        *options,
-        "-x",
-        "c++",
-        "tests/cuda/planted.cu",
-    ]
+    command += ["-Icsrc"]
+    if emulator_options is not None:
+        run_compiler(
+            [*command, *emulator_options, "-r", "-nostdlib", "-o", str(folder / "em.o"), *sources]
+        )
+        sources = [str(folder / "em.o")]
+    run_compiler(
+        [*command, *options, "-o", str(program), *sources, "-x", "c++", "tests/cuda/planted.cu"]
+    )
+    return program
+
+
+def run_compiler(command: list[str]) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    return program
 
 
 @pytest.fixture(scope="session")
@@ -80,12 +84,20 @@ def run(program: Path, *names: str, seed: str = "0") -> list[str]:
 
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 def test_sound_kernels_are_right_in_any_order(planted: Path, seed: str) -> None:
-    assert run(planted, "tree", "shuffles", seed=seed) == [RIGHT, RIGHT]
+    sound = ["tree", "shuffles", "copies", "cluster_sum", "cluster_read", "dynamic"]
+    assert run(planted, *sound, seed=seed) == [RIGHT] * len(sound)
 
 
+@pytest.mark.parametrize("kernel", ["missing_barrier", "missing_wait"])
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
-def test_a_missing_barrier_spoils_the_result(planted: Path, seed: str) -> None:
-    assert run(planted, "missing_barrier", seed=seed) != [RIGHT]
+def test_a_missing_barrier_or_wait_spoils_the_result(planted: Path, seed: str, kernel: str) -> None:
+    assert run(planted, kernel, seed=seed) != [RIGHT]
+
+
+@pytest.mark.parametrize("kernel", ["write_before_start", "read_before_write", "read_after_end"])
+def test_shuffled_blocks_of_a_cluster_miss_a_barrier(planted: Path, kernel: str) -> None:
+    said = [run(planted, kernel, seed=str(seed)) for seed in range(1, 9)]
+    assert said.count(["nan"]) + said.count(["-nan"]) >= 2
 
 
 @pytest.mark.parametrize(
@@ -99,6 +111,15 @@ def test_a_missing_barrier_spoils_the_result(planted: Path, seed: str) -> None:
         ("write_before", ["out-of-bounds write to shared memory 'first': byte -"]),
         ("too_much", ["shared memory 'shared' does not fit"]),
         ("too_many_threads", ["1 to 1024 threads", "got 1025"]),
+        ("copy_left_alone", ["planted.cu:", "ended before it waited for its copy"]),
+        ("misaligned_copy", ["4, 8 or 16 bytes, aligned", "got 16 bytes"]),
+        ("absent_rank", ["rank of a block of the cluster, got rank 4 in a cluster of 4"]),
+        (
+            "cluster_barrier_of_some",
+            ["block 0: threads 0-63 wait", "in block 1: threads 0-63 have"],
+        ),
+        ("divided_cluster", ["1 to 8 blocks and divide the grid, got 4 of 6"]),
+        ("dynamic_too_small", ["out-of-bounds write to shared memory 'shared_bytes': byte 240"]),
     ],
 )
 @pytest.mark.parametrize("seed", ["0", "1"])
@@ -120,9 +141,10 @@ def test_a_seed_shuffles_the_blocks(planted: Path) -> None:
 
 def test_a_failed_launch_does_not_spoil_the_next(planted: Path) -> None:
     said = run(
-        planted, "divergent_barrier", "tree", "write_behind", "shuffles", "foreign_mask", "tree"
-    )
-    assert said[1::2] == [RIGHT] * 3
+        planted, "divergent_barrier", "tree", "write_behind", "shuffles", "foreign_mask", "tree",
+        "cluster_barrier_of_some", "cluster_sum", "copy_left_alone", "copies",
+    )  # fmt: skip
+    assert said[1::2] == [RIGHT] * 5
 
 
 def test_the_sanitizers_see_the_very_access(tmp_path: Path) -> None:
@@ -131,6 +153,28 @@ def test_the_sanitizers_see_the_very_access(tmp_path: Path) -> None:
     done = subprocess.run([program, "write_behind"], capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "planted.cu" in done.stderr
     assert "use-after-poison" in done.stderr
+
+
+def test_thread_sanitizer_sees_races_that_leave_the_values_right(
+    planted: Path, tmp_path: Path
+) -> None:
+    assert run(planted, "write_after_read") == [RIGHT]
+    fixed = ["setarch", platform.machine(), "-R"]  # its shadow memory needs fixed addresses
+    if not shutil.which("setarch") or subprocess.run([*fixed, "true"], check=False).returncode:
+        pytest.skip("needs setarch -R")
+    program = compiled(tmp_path, "-fsanitize=thread", emulator_options=("-DFASTDL_TSAN",))
+
+    def check(*names: str) -> subprocess.CompletedProcess[str]:
+        command = [*fixed, str(program), *names]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    sound = ["sound_write_after_read", "tree", "shuffles", "copies", "cluster_sum", "cluster_read"]
+    done = check(*sound, "divergent_barrier", "cluster_sum")  # what failed leaves no trace
+    assert done.returncode == 0, done.stderr
+    for kernel in ("write_after_read", "read_before_write"):
+        done = check(kernel)
+        assert done.returncode != 0
+        assert "data race" in done.stderr and "planted.cu:" in done.stderr
 
 
 # ---- the backend --------------------------------------------------------------------------------
@@ -206,3 +250,26 @@ def test_chains_of_fixed_order_have_the_bits_of_the_cpu(kernel: Kernel) -> None:
                 _core.use_backend(name)
                 outputs.append(run_call(build(kernel, case, dtype)))
             same_bits(outputs[1], outputs[0], f"{fma[0]} against {EMULATOR}, {case!r}")
+
+
+@needs_backend
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("targets", ["labels", "probabilities"])
+def test_devices_without_clusters_get_the_same_bits(
+    targets: str, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _core.use_backend(EMULATOR)
+    rng = np.random.default_rng(0)
+    for C in (20_011, 100_003):
+        X = (5 * rng.standard_normal((2, C))).astype(dtype)
+        given = {"P": rng.random((2, C)).astype(dtype)}
+        if targets == "labels":
+            given = {"t": np.array([3, C - 1])}
+        outputs = []
+        for blocks in ("8", "1"):
+            monkeypatch.setenv("FASTDL_CUEMU_MAX_CLUSTER", blocks)
+            dX, loss = np.empty_like(X), np.empty(2, dtype)
+            _core.cross_entropy_forward(X=X, dX=dX, loss=loss, reduction="none", **given)
+            outputs.append((dX, loss))
+        for a, b in zip(*outputs, strict=True):
+            assert bits_equal(a, b)

@@ -7,16 +7,19 @@
 // - grids and block sizes by shape alone, never by the number of multiprocessors; no float atomics
 // - no contraction: fma where the source says so; quotients and roots are rounded correctly
 // - a kernel gets pointers and numbers; what changes from step to step it reads from memory
+// - a cluster is one block on devices without clusters: how many blocks share the work of a cluster
+//   must not show in the bits
 #include <cstdint>
 #include <cstring>
+#include <source_location>
 #include <type_traits>
 
 #include "core/op.h"
 
 #if defined(__CUDACC__)
+#include <cuda_pipeline_primitives.h>
 #include <cuda_runtime.h>
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 #else
@@ -26,6 +29,22 @@
 namespace fastdl::FASTDL_ISA {
 namespace {
 
+/// The blocks of a launch.  `cluster` neighbouring ones run together and reach each other's shared
+/// memory; `dynamic_bytes` of it belong to FASTDL_DYNAMIC_SHARED.
+struct Grid {
+  int64_t blocks;
+  int threads, cluster;
+  int64_t dynamic_bytes;
+  std::source_location site;  // names the line that launches in the emulator's messages
+  Grid(int64_t blocks, int threads, int cluster = 1, int64_t dynamic_bytes = 0,
+       std::source_location site = std::source_location::current())
+      : blocks(blocks),
+        threads(threads),
+        cluster(cluster),
+        dynamic_bytes(dynamic_bytes),
+        site(site) {}
+};
+
 #if defined(__CUDACC__)
 
 #define FASTDL_DEVICE __device__ __forceinline__
@@ -34,13 +53,87 @@ namespace {
   __shared__ T name##_array[n];   \
   T* const name = name##_array
 
+/// What a launch sets aside of shared memory, as a pointer `name`.
+#define FASTDL_DYNAMIC_SHARED(T, name)                      \
+  extern __shared__ __align__(16) unsigned char dynamic_[]; \
+  T* const name = reinterpret_cast<T*>(dynamic_)
+
+inline void check(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
+}
+
 /// Starts kernel(args...) with `blocks` blocks of `threads` threads.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), int64_t blocks, int threads, A... args) {
   kernel<<<unsigned(blocks), unsigned(threads)>>>(args...);
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
+  check(cudaGetLastError());
 }
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), const Grid& grid, A... args) {
+  const int bytes = int(grid.dynamic_bytes);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {unsigned(grid.cluster), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = unsigned(grid.blocks), config.blockDim = unsigned(grid.threads);
+  config.dynamicSmemBytes = size_t(bytes);
+  config.attrs = &cluster, config.numAttrs = grid.cluster > 1;
+  check(cudaLaunchKernelEx(&config, kernel, P(args)...));
+}
+
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device));
+  check(cudaDeviceGetAttribute(&value, attribute, device));
+  return value;
+}
+/// Blocks of a cluster at most.
+inline int max_cluster() { return device_attribute(cudaDevAttrClusterLaunch) ? 8 : 1; }
+/// Bytes of shared memory that a block may have.
+inline int64_t max_shared_bytes() {
+  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+}
+
+/// 16 bytes past the caches, which drop them first.
+template <class P>
+FASTDL_DEVICE P load_once(const P* p) {
+  static_assert(sizeof(P) == sizeof(uint4));
+  const uint4 bits = __ldcs(reinterpret_cast<const uint4*>(p));
+  P value;
+  memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+template <class P>
+FASTDL_DEVICE void store_once(P* p, const P& value) {
+  static_assert(sizeof(P) == sizeof(uint4));
+  uint4 bits;
+  memcpy(&bits, &value, sizeof bits);
+  __stcs(reinterpret_cast<uint4*>(p), bits);
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+FASTDL_DEVICE int cluster_rank() { return int(__clusterRelativeBlockRank()); }
+/// Until all threads of the cluster are here, with what they have written.
+FASTDL_DEVICE void cluster_sync() {
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+}
+/// Where block `rank` has what is at `p` in the shared memory of this block.  That block must have
+/// started, and must not end before: cluster_sync() sees to both.
+template <class T>
+FASTDL_DEVICE T* of_rank(T* p, int rank) {
+  return static_cast<T*>(__cluster_map_shared_rank(p, unsigned(rank)));
+}
+#else
+FASTDL_DEVICE int cluster_rank() { return 0; }
+FASTDL_DEVICE void cluster_sync() { __syncthreads(); }
+template <class T>
+FASTDL_DEVICE T* of_rank(T* p, int) {
+  return p;
+}
+#endif
 
 FASTDL_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 FASTDL_DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
@@ -57,6 +150,9 @@ using namespace emulator;
   static const char name##_key = 0;                                 \
   T* const name = static_cast<T*>(::fastdl::emulator::shared_array( \
       &name##_key, #name, sizeof(T) * (n), ::fastdl::emulator::Site::current()))
+#define FASTDL_DYNAMIC_SHARED(T, name)                                                    \
+  FASTDL_SHARED(unsigned char, name##_bytes, ::fastdl::emulator::launched.dynamic_bytes); \
+  T* const name = reinterpret_cast<T*>(name##_bytes)
 
 /// Names the line that launches in the emulator's messages.
 struct Blocks {
@@ -66,11 +162,33 @@ struct Blocks {
 };
 
 template <class... P, class... A>
-void launch(void (*kernel)(P...), Blocks blocks, int threads, A... args) {
+void launch(void (*kernel)(P...), const Grid& grid, A... args) {
   auto body = [&] { kernel(args...); };
   emulator::launch(
-      {Dim(unsigned(blocks.count)), Dim(unsigned(threads))}, blocks.site,
-      [](void* context) { (*static_cast<decltype(body)*>(context))(); }, &body);
+      {Dim(unsigned(grid.blocks)), Dim(unsigned(grid.threads)), unsigned(grid.cluster),
+       size_t(grid.dynamic_bytes)},
+      grid.site, [](void* context) { (*static_cast<decltype(body)*>(context))(); }, &body);
+}
+template <class... P, class... A>
+void launch(void (*kernel)(P...), Blocks blocks, int threads, A... args) {
+  launch(kernel, Grid(blocks.count, threads, 1, 0, blocks.site), args...);
+}
+
+template <class P>
+FASTDL_DEVICE P load_once(const P* p) {
+  return *p;
+}
+template <class P>
+FASTDL_DEVICE void store_once(P* p, const P& value) {
+  *p = value;
+}
+
+inline int64_t max_shared_bytes() { return int64_t(kSharedMemoryLimit); }
+FASTDL_DEVICE int cluster_rank() { return int(running->rank); }
+FASTDL_DEVICE void cluster_sync(Site site = Site::current()) { cluster_barrier(site); }
+template <class T>
+FASTDL_DEVICE T* of_rank(T* p, int rank, Site site = Site::current()) {
+  return static_cast<T*>(shared_of_rank(p, unsigned(rank), site));
 }
 
 FASTDL_DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

@@ -1,17 +1,14 @@
+// The scheduler.
 #include "cuda/emulator/machine.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cstdlib>
-#include <cstring>
 #include <map>
 #include <mutex>
-#include <new>
 #include <numeric>
 #include <utility>
 
 #include "cuda/emulator/switch.h"
+#include "cuda/emulator/tsan.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -31,11 +28,6 @@ void forget_stack(char* low, char* high) {
 #else
   (void)low, (void)high;
 #endif
-}
-
-std::string text(Site site) {
-  const char* slash = std::strrchr(site.file_name(), '/');
-  return std::string(slash ? slash + 1 : site.file_name()) + ":" + std::to_string(site.line());
 }
 
 /// "0-31, 40" from ascending numbers.
@@ -70,171 +62,182 @@ void enter_fiber() { machine().fiber_loop(); }
 
 }  // namespace
 
-Stacks::Stacks() : page_(size_t(sysconf(_SC_PAGESIZE))) {
-  const size_t all = kMaxThreads * (kBytes + page_);
-  void* p = mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                 -1, 0);
-  if (p == MAP_FAILED) throw std::bad_alloc();
-  base_ = static_cast<char*>(p);
-  for (unsigned i = 0; i < kMaxThreads; ++i) mprotect(low(i) - page_, page_, PROT_NONE);
-}
-
-Stacks::~Stacks() { munmap(base_, kMaxThreads * (kBytes + page_)); }
-
-// ---- what a running fiber does ----------------------------------------------------------------
-
-void Machine::fiber_loop() {
-  for (;;) {
-    try {
-      body_(context_);
-    } catch (...) {
-      error_ = std::current_exception();
-    }
-    self().done = true;
-    wait();
-  }
-}
-
-void Machine::wait() { fastdl_emulator_switch(&self().stack_pointer, main_stack_); }
-
-void Machine::meet(Meeting& m, Site site) {
-  if (m.arrived &&
-      (m.site.line() != site.line() || std::strcmp(m.site.file_name(), site.file_name()) != 0))
-    throw EmulatorError(text(site_) + ": threads of one block meet at different lines: " +
-                        text(m.site) + " and " + text(site));
-  m.site = site;
-  if (++m.arrived == m.expected) {
-    m.arrived = 0;
-    ++m.generation;
-    return;
-  }
-  Fiber& f = self();
-  f.waits = &m, f.generation = m.generation, f.site = site;
-  wait();
-  f.waits = nullptr;
-}
-
-Exchange& Machine::exchange_of(unsigned warp, uint32_t mask) {
-  for (auto& e : warps_[warp])
-    if (e->mask == mask) return *e;
-  auto e = std::make_unique<Exchange>();
-  e->mask = mask;
-  e->meeting.expected = unsigned(__builtin_popcount(mask));
-  std::memset(e->slots, 0xFF, sizeof e->slots);
-  warps_[warp].push_back(std::move(e));
-  return *warps_[warp].back();
-}
-
-const Slot* Machine::exchange(uint32_t mask, const Slot& given, Site site) {
-  const Identity& id = *running;
-  const unsigned warp = id.number / kWarp, lanes = launched.block.count() - warp * kWarp;
-  const uint32_t exist = lanes >= kWarp ? ~0u : (1u << lanes) - 1;
-  if (!(mask >> id.lane & 1) || mask & ~exist)
-    throw EmulatorError(text(site) +
-                        ": a mask must name the calling lane and only lanes that "
-                        "exist; lane " +
-                        std::to_string(id.lane) + " of a warp of " +
-                        std::to_string(__builtin_popcount(exist)) + " gave " +
-                        std::to_string(mask));
-  Exchange& e = exchange_of(warp, mask);
-  Slot* slots = e.slots[e.meeting.generation & 1];
-  slots[id.lane] = given;
-  meet(e.meeting, site);
-  return slots;
-}
-
 // ---- the scheduler ----------------------------------------------------------------------------
+
+uint64_t Machine::draw(uint64_t below) {
+  random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+  return (random_ >> 32) * below >> 32;
+}
 
 template <class T>
 void Machine::shuffle(std::vector<T>& order) {
   if (seed_ == 0) return;
-  for (size_t i = order.size(); i > 1; --i) {
-    random_ = random_ * 6364136223846793005u + 1442695040888963407u;
-    std::swap(order[i - 1], order[size_t((random_ >> 32) * i >> 32)]);
-  }
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[size_t(draw(i))]);
 }
 
-void Machine::place_threads(unsigned block) {
+void Machine::place_block(Block& block, unsigned rank, unsigned number) {
   const unsigned threads = launched.block.count();
-  barrier_ = Meeting{threads, 0, 0, {}};
-  for (auto& warp : warps_)
+  block.barrier = Meeting{threads, 0, 0, {}, {}};
+  for (auto& warp : block.warps)
     for (auto& e : warp) e->meeting.arrived = 0;
-  shared_.clear();
   for (unsigned i = 0; i < threads; ++i) {
-    Fiber& f = fibers_[i];
-    f.id = {place(i, launched.block), place(block, launched.grid), i, i % kWarp};
-    f.done = false, f.waits = nullptr;
-    if (!f.stack_pointer)
-      f.stack_pointer = prepared_stack(stacks_.low(i), stacks_.high(i), &enter_fiber);
+    Fiber& f = block.fibers[i];
+    f.id = {place(i, launched.block), place(number, launched.grid), i, i % kWarp, rank};
+    f.done = false, f.waits = nullptr, f.groups = 0;
+    f.copies.clear();
+    if (f.stack_pointer) continue;
+    f.stack_pointer = prepared_stack(block.stacks.low(i), block.stacks.high(i), &enter_fiber);
+    f.tsan = tsan::create();
   }
-  live_ = threads;
+  block.live = threads, block.started = false;
+  block.pause = paces() ? unsigned(draw(256)) : 0;
 }
 
-void Machine::resume(unsigned number) {
-  running_ = number;
-  running = &fibers_[number].id;
-  fastdl_emulator_switch(&main_stack_, fibers_[number].stack_pointer);
-  if (fibers_[number].done) --live_;
+/// Shuffled, the blocks of a cluster do not keep in step: they start late, and pause by chance.
+void Machine::pace_blocks() {
+  for (unsigned rank = 0; rank < launched.cluster; ++rank) {
+    Block& block = *blocks_[rank];
+    if (block.pause)
+      --block.pause;
+    else if (block.started && paces() && draw(3) == 0)
+      block.pause = unsigned(draw(32));
+    if (!block.pause) start(block);
+  }
+}
+
+/// Ends the pause of a block, if it can of one that has started.  Whether there was one.
+bool Machine::wake_a_block() {
+  const unsigned first = unsigned(draw(launched.cluster));
+  Block* found = nullptr;
+  for (unsigned i = 0; i < launched.cluster; ++i) {
+    Block& block = *blocks_[(first + i) % launched.cluster];
+    if (block.pause && (!found || block.started)) found = &block;
+  }
+  if (!found) return false;
+  found->pause = 0;
+  start(*found);
+  return true;
+}
+
+void Machine::start(Block& block) {
+  if (!block.started) block.shared.start();
+  block.started = true;
+}
+
+void Machine::end_block(Block& block) {
+  block.shared.check(block.fibers[0].id);
+  block.shared.end();
+}
+
+void Machine::resume(Fiber& fiber) {
+  self_ = &fiber;
+  running = &fiber.id;
+  tsan::switch_to(fiber.tsan);
+  fastdl_emulator_switch(&main_stack_, fiber.stack_pointer);
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  Block& own = block();
+  if (fiber.done && --own.live == 0) end_block(own);
 }
 
-void Machine::run_block(unsigned number) {
-  place_threads(number);
-  while (live_) {
-    shuffle(order_);
-    bool moved = false;
-    for (unsigned i : order_) {
-      if (!fibers_[i].ready()) continue;
-      resume(i);
-      moved = true;
-    }
-    if (!moved) throw EmulatorError(deadlock());
+/// Every thread that is ready gets a turn.  Whether there was one.
+bool Machine::turn_of_all() {
+  const unsigned threads = launched.block.count();
+  shuffle(order_);
+  bool moved = false;
+  for (unsigned i : order_) {
+    Block& block = *blocks_[i / threads];
+    Fiber& fiber = block.fibers[i % threads];
+    if (block.pause || !fiber.ready()) continue;
+    resume(fiber);
+    moved = true;
   }
-  shared_.check(fibers_[0].id);
+  return moved;
+}
+
+void Machine::run_cluster(unsigned number) {
+  const unsigned size = launched.cluster;
+  for (unsigned rank = 0; rank < size; ++rank)
+    place_block(*blocks_[rank], rank, number * size + rank);
+  barrier_ = Meeting{size * launched.block.count(), 0, 0, {}, {}};
+  auto live = [&] {
+    unsigned n = 0;
+    for (unsigned rank = 0; rank < size; ++rank) n += blocks_[rank]->live;
+    return n;
+  };
+  tsan::release(&main_tsan_);
+  while (live()) {
+    pace_blocks();
+    if (!turn_of_all() && !wake_a_block()) throw EmulatorError(deadlock());
+  }
+  tsan::acquire(&main_stack_);
 }
 
 std::string Machine::deadlock() const {
-  std::map<std::string, std::vector<unsigned>> waiting;
-  std::vector<unsigned> ended;
-  for (unsigned i = 0; i < launched.block.count(); ++i)
-    fibers_[i].done ? ended.push_back(i) : waiting[text(fibers_[i].site)].push_back(i);
-  std::string s =
-      text(site_) + ": deadlock in block " + std::to_string(fibers_[0].id.block.x) + ":";
-  for (const auto& [site, threads] : waiting)
-    s += " threads " + ranges(threads) + " wait at " + site + ";";
-  return s + (ended.empty() ? " none has ended" : " threads " + ranges(ended) + " have ended");
+  std::string s = text(site_) + ": deadlock";
+  for (unsigned rank = 0; rank < launched.cluster; ++rank) {
+    const auto& fibers = blocks_[rank]->fibers;
+    std::map<std::string, std::vector<unsigned>> waiting;
+    std::vector<unsigned> ended;
+    for (unsigned i = 0; i < launched.block.count(); ++i)
+      fibers[i].done ? ended.push_back(i) : waiting[text(fibers[i].site)].push_back(i);
+    s += (rank ? "; in block " : " in block ") + std::to_string(fibers[0].id.block.x) + ":";
+    for (const auto& [site, threads] : waiting)
+      s += " threads " + ranges(threads) + " wait at " + site + ";";
+    s += ended.empty() ? " none has ended" : " threads " + ranges(ended) + " have ended";
+  }
+  return s;
 }
 
 void Machine::abandon() {
-  for (unsigned i = 0; i < fibers_.size(); ++i) {
-    if (fibers_[i].done) continue;
-    fibers_[i].done = true, fibers_[i].stack_pointer = nullptr;
-    forget_stack(stacks_.low(i), stacks_.high(i));
+  for (auto& block : blocks_) {
+    for (unsigned i = 0; i < block->fibers.size(); ++i) {
+      Fiber& f = block->fibers[i];
+      if (f.done) continue;
+      f.done = true, f.stack_pointer = nullptr;
+      forget_stack(block->stacks.low(i), block->stacks.high(i));
+      tsan::switch_to(f.tsan);
+      tsan::release(&main_stack_);
+      tsan::switch_to(main_tsan_);
+      tsan::destroy(f.tsan);
+    }
+    for (auto& warp : block->warps) warp.clear();
+    block->live = 0;
+    block->shared.end();
   }
-  for (auto& warp : warps_) warp.clear();
+  tsan::acquire(&main_stack_);
 }
 
-void Machine::launch(const Shape& shape, Site site, void (*body)(void*), void* context) {
+void Machine::check_shape(const Shape& shape, Site site) const {
   const unsigned threads = shape.block.count(), blocks = shape.grid.count();
   if (threads == 0 || threads > kMaxThreads || blocks == 0)
     throw EmulatorError(text(site) +
                         ": a launch must have 1 to 1024 threads in at least 1 block, "
                         "got " +
                         std::to_string(threads) + " in " + std::to_string(blocks));
+  if (shape.cluster == 0 || shape.cluster > unsigned(max_cluster()) || blocks % shape.cluster)
+    throw EmulatorError(text(site) + ": a cluster must have 1 to " + std::to_string(max_cluster()) +
+                        " blocks and divide the grid, got " + std::to_string(shape.cluster) +
+                        " of " + std::to_string(blocks));
+}
+
+void Machine::launch(const Shape& shape, Site site, void (*body)(void*), void* context) {
+  check_shape(shape, site);
   launched = shape, site_ = site, body_ = body, context_ = context;
-  if (fibers_.size() < threads) fibers_.resize(threads);
-  if (warps_.size() * kWarp < threads) warps_.resize((threads + kWarp - 1) / kWarp);
-  for (auto& warp : warps_) warp.clear();
+  main_tsan_ = tsan::current();
+  layout_.clear();
+  while (blocks_.size() < shape.cluster) blocks_.push_back(std::make_unique<Block>(layout_));
+  for (auto& block : blocks_)
+    for (auto& warp : block->warps) warp.clear();
   const char* seed = std::getenv("FASTDL_CUEMU_SHUFFLE");
   seed_ = seed ? std::strtoull(seed, nullptr, 10) : 0;
   random_ = seed_ + ++launches_;
-  order_.resize(threads);
+  order_.resize(shape.cluster * shape.block.count());
   std::iota(order_.begin(), order_.end(), 0u);
-  std::vector<unsigned> block_order(blocks);
-  std::iota(block_order.begin(), block_order.end(), 0u);
-  shuffle(block_order);
+  std::vector<unsigned> clusters(shape.grid.count() / shape.cluster);
+  std::iota(clusters.begin(), clusters.end(), 0u);
+  shuffle(clusters);
   try {
-    for (unsigned block : block_order) run_block(block);
+    for (unsigned cluster : clusters) run_cluster(cluster);
   } catch (...) {
     abandon();
     throw;
@@ -243,13 +246,26 @@ void Machine::launch(const Shape& shape, Site site, void (*body)(void*), void* c
 
 // ---- the door ---------------------------------------------------------------------------------
 
-void block_barrier(Site site) { machine().meet(machine().barrier(), site); }
-const Slot* warp_exchange(uint32_t mask, const Slot& given, Site site) {
-  return machine().exchange(mask, given, site);
+int max_cluster() {
+  const char* given = std::getenv("FASTDL_CUEMU_MAX_CLUSTER");
+  return given ? std::atoi(given) : int(kMaxCluster);
+}
+void block_barrier(Site site) { machine().meet(machine().block().barrier, true, site); }
+void cluster_barrier(Site site) { machine().meet(machine().cluster_barrier(), true, site); }
+const Slot* warp_exchange(uint32_t mask, const Slot& given, bool orders_memory, Site site) {
+  return machine().exchange(mask, given, orders_memory, site);
 }
 void* shared_array(const void* key, const char* name, size_t bytes, Site site) {
   return machine().shared_array(key, name, bytes, site);
 }
+void* shared_of_rank(const void* p, unsigned rank, Site site) {
+  return machine().shared_of_rank(p, rank, site);
+}
+void copy_async(void* to, const void* from, size_t bytes, Site site) {
+  machine().copy_async(to, from, bytes, site);
+}
+void commit_copies() { ++machine().self().groups; }
+void wait_for_copies(size_t prior) { machine().wait_for_copies(prior); }
 void launch(const Shape& shape, Site site, void (*body)(void*), void* context) {
   const std::lock_guard lock(turn());
   machine().launch(shape, site, body, context);

@@ -36,31 +36,38 @@ inline T value_of(const Slot& slot) {
 }
 
 inline void __syncwarp(unsigned mask = ~0u, Site site = Site::current()) {
-  warp_exchange(mask, Slot{}, site);
+  warp_exchange(mask, Slot{}, true, site);
 }
 template <class T>
 inline T __shfl_sync(unsigned mask, T value, int lane, Site site = Site::current()) {
-  return value_of<T>(warp_exchange(mask, slot_of(value), site)[lane & 31]);
+  return value_of<T>(warp_exchange(mask, slot_of(value), false, site)[lane & 31]);
 }
 template <class T>
 inline T __shfl_xor_sync(unsigned mask, T value, int bits, Site site = Site::current()) {
   const unsigned lane = running->lane ^ unsigned(bits);
-  return value_of<T>(warp_exchange(mask, slot_of(value), site)[lane & 31]);
+  return value_of<T>(warp_exchange(mask, slot_of(value), false, site)[lane & 31]);
 }
 /// Lanes without a partner keep their own value, as in hardware.
 template <class T>
 inline T __shfl_down_sync(unsigned mask, T value, unsigned by, Site site = Site::current()) {
-  const Slot* slots = warp_exchange(mask, slot_of(value), site);
+  const Slot* slots = warp_exchange(mask, slot_of(value), false, site);
   const unsigned lane = running->lane + by;
   return lane < kWarp ? value_of<T>(slots[lane]) : value;
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, Site site = Site::current()) {
-  const Slot* slots = warp_exchange(mask, slot_of(predicate != 0), site);
+  const Slot* slots = warp_exchange(mask, slot_of(predicate != 0), false, site);
   unsigned votes = 0;
   for (unsigned lane = 0; lane < kWarp; ++lane)
     if (mask >> lane & 1 && value_of<bool>(slots[lane])) votes |= 1u << lane;
   return votes;
 }
+
+inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes,
+                                    Site site = Site::current()) {
+  copy_async(to, from, bytes, site);
+}
+inline void __pipeline_commit() { commit_copies(); }
+inline void __pipeline_wait_prior(size_t groups) { wait_for_copies(groups); }
 
 }  // namespace
 }  // namespace fastdl::emulator
