@@ -11,6 +11,12 @@ FASTDL_DEVICE constexpr T infinity() {
   return T(__builtin_huge_val());
 }
 
+/// The finite number below all others.
+template <class T>
+FASTDL_DEVICE constexpr T lowest() {
+  return sizeof(T) == 4 ? T(-0x1.fffffep127) : T(-0x1.fffffffffffffp1023);
+}
+
 enum class Series { exp, log, tanh };
 
 /// Coefficient I.  Device code may use the value of a constant but not the address of an array.

@@ -27,17 +27,20 @@ FASTDL_DEVICE bool is_whole(const T* p, int64_t n) {
   return n >= kPack<T> && reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
 /// The first n elements from p on, n of any size, the others `rest`: one access where p is aligned.
-template <class T>
+/// kOnce: nobody reads them again, so caches need not keep them.
+template <bool kOnce = false, class T>
 FASTDL_DEVICE Pack<T> load(const T* p, int64_t n, T rest = T(0)) {
-  if (is_whole(p, n)) return *reinterpret_cast<const Pack<T>*>(p);
+  const auto* whole = reinterpret_cast<const Pack<T>*>(p);
+  if (is_whole(p, n)) return kOnce ? load_once(whole) : *whole;
   Pack<T> pack;
   unroll<kPack<T>>([&](int k) { pack.at[k] = k < n ? p[k] : rest; });
   return pack;
 }
-template <class T>
+template <bool kOnce = false, class T>
 FASTDL_DEVICE void store(T* p, const Pack<T>& pack, int64_t n) {
+  auto* whole = reinterpret_cast<Pack<T>*>(p);
   if (is_whole(p, n)) {
-    *reinterpret_cast<Pack<T>*>(p) = pack;
+    kOnce ? store_once(whole, pack) : void(*whole = pack);
     return;
   }
   unroll<kPack<T>>([&](int k) {

@@ -156,6 +156,11 @@ CASES = [
     Case(B=260, C=4099, without="P w", t=ignoring, reduction="none"),
     Case(B=257, C=4099, without=SOFT, reduction="none"),
     Case(B=10, C=120_001, without=HARD, reduction="none", label_smoothing=0.1),
+    # On a GPU the blocks of a cluster share a row: 2, 4 or 8, then 8 of twice as many threads.
+    Case(B=3, C=20_011, without="P w", t=ignoring, reduction="none"),
+    Case(B=2, C=40_003, without=HARD, label_smoothing=0.1),
+    Case(B=2, C=100_003, without=SOFT, reduction="none"),
+    Case(B=1, C=200_001, without="P w", reduction="none"),
     # Rows longer than the second-level cache, in pieces.
     *(Case(B=2, C=C, without="P w", reduction="none") for C in (LONG, 65 * PIECE)),
     Case(B=4, C=LONG, without=HARD, t=ignoring, label_smoothing=0.1),
@@ -187,6 +192,7 @@ KERNELS = [
             Case(B=9, C=17, without="P w", reduction="none"),
             Case(B=9, C=17, without="P w", reduction="mean"),
             Case(B=2, C=LONG, without="P w", reduction="none"),
+            Case(B=2, C=20_011, without="P w", reduction="none"),
         ],
         gradient=Gradient(
             [

@@ -1,23 +1,28 @@
 // cross_entropy: softmax, loss and gradient of a row by one team of threads; bound by bandwidth.
-// With z = x - max:
-//   pass 1  max                                (reads X)
-//   pass 2  e = exp z, Z = sum e               (registers)
-//   pass 3  dX = e (S g / Z) - w q g           (registers, writes dX)
-// where S = sum w q and g = 1 / N.  1 read, 1 write, 1 exp per element.
-// - A team is a warp (8 rows a block) or a block of up to 1024 threads, so that a thread has 4
-//   packs of the row, or 8 in the longest rows that fit: 32 K classes of f32, 16 K of f64.
-// - Longer rows are read three times and e computed twice; they wait for clusters.
-// - N, a sum of label weights, has a launch of its own before, the total one after: no atomics.
+// A team does one piece of a row, or the whole row.  With hi = the maximum of the piece, z = x - hi:
+//   pass 1  hi                                 (reads X)
+//   pass 2  e = exp z, sums of e, w q z, w q   (registers)
+//   pass 3  dX = e F - w q g, F = S g / Z times what moves hi to the maximum of the row
+// where Z, S are the sums of e and w q over the row and g = 1 / N.  1 read, 1 write, 1 exp per
+// element.  A team is
+// - a warp (8 rows a block), or a block: 512 threads hold 4 packs each, 256 hold 16, which makes
+//   16 K classes of f32.  Two such blocks fit a multiprocessor: one computes while the other loads
+// - for longer rows a cluster of 2, 4 or 8 blocks, up to 256 K classes; the blocks exchange their
+//   sums once.  Beyond, and on devices without clusters, one block does a piece after the other, in
+//   two reads and two exp, with the same bits
+// N, a sum of label weights, has a launch of its own before, the total one after: no atomics.
 // Numerics: how a row is cut among threads depends on C alone; exp and log are cuda/math.cuh.
 #include "cuda/math.cuh"
-#include "cuda/rows.cuh"
+#include "cuda/reduce.cuh"
 #include "ops/cross_entropy/cross_entropy.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
 
 enum class Target { label, smoothed, soft };
-constexpr int kRowsOfWarps = kLaneTeamThreads / kWarpSize;
+enum class Team { warp, block, cluster, turns };  // turns: a block, piece after piece
+constexpr int kRowsOfWarps = 8;                   // a block of 256 threads where a team is a warp
+constexpr int kRowThreads = 512, kHeldPacks = 16, kMaxPieces = 8;  // of a row in a cluster
 
 /// What all rows of a call share.
 template <class T>
@@ -26,6 +31,7 @@ struct Call {
   T *dX, *loss, *count;  // count: N, where the labels decide it; else null
   const void* t;
   bool t_is_32;
+  int pieces = 1;  // of a row
   int64_t B, C, ignore_index;
   T certain, uniform;  // 1 - s, s / C
   T n;                 // N where `count` is null
@@ -40,16 +46,25 @@ struct Call {
   }
 };
 
-/// The sums over a row: of e, w q z and w q, the latter two without the label's own share.
+/// The maximum of a piece, and its sums of e, w q z and w q, the latter two without the label's own
+/// share.
 template <class T>
 struct Sums {
-  T e = 0, qz = 0, q = 0;
+  T hi, e, qz, q;
 };
 
 /// a b, where an a of 0 silences even an infinite b.
 template <class T>
 FASTDL_DEVICE T silenced(T a, T b) {
   return a == T(0) ? a : a * b;
+}
+
+/// The sums over both, for the larger maximum.
+template <class T>
+FASTDL_DEVICE Sums<T> join(const Sums<T>& a, const Sums<T>& b) {
+  const T hi = Max{}(a.hi, b.hi), da = a.hi - hi, db = b.hi - hi;
+  return {hi, fma(a.e, exp_of_negative(da), b.e * exp_of_negative(db)),
+          a.qz + silenced(a.q, da) + (b.qz + silenced(b.q, db)), a.q + b.q};
 }
 
 /// w q of class j, without the label's own share.
@@ -60,75 +75,166 @@ FASTDL_DEVICE T weighted_target(const Call<T>& c, const T* p, int64_t j) {
   return q * c.weight_of_class(j);
 }
 
-/// Pass 2 for one pack, which becomes e where it is held.
-template <Target K, class T>
-FASTDL_DEVICE Sums<T> add_exp(const Call<T>& c, const T* p, T hi, int64_t j, int64_t n,
-                              Pack<T>& pack) {
-  Sums<T> s;
-  unroll<kPack<T>>([&](int k) {
-    const T z = pack.at[k] - hi;
-    pack.at[k] = k < n ? exp_of_negative(z) : T(0);
-    s.e += pack.at[k];
-    if (K == Target::label || k >= n) return;
-    const T q = weighted_target<K>(c, p, j + k);
-    s.qz += silenced(q, z), s.q += q;
-  });
+/// The threads that share a piece.
+template <Team kTeam>
+struct Threads {
+  FASTDL_DEVICE static int count() { return kTeam == Team::warp ? kWarpSize : int(blockDim.x); }
+  FASTDL_DEVICE static int rank() { return int(threadIdx.x) % count(); }
+  FASTDL_DEVICE static int piece() { return kTeam == Team::cluster ? cluster_rank() : 0; }
+  FASTDL_DEVICE static bool lead() { return rank() == 0 && piece() == 0; }
+  FASTDL_DEVICE static int64_t row(int pieces) {
+    if (kTeam == Team::warp) return int64_t(blockIdx.x) * kRowsOfWarps + threadIdx.x / kWarpSize;
+    return kTeam == Team::cluster ? blockIdx.x / unsigned(pieces) : blockIdx.x;
+  }
+  template <class T, class F>
+  FASTDL_DEVICE static T join(T v, T* shared, F f) {
+    if constexpr (kTeam == Team::warp)
+      return join_warp(v, f);
+    else
+      return join_block(v, shared, f);
+  }
+};
+
+/// A thread's packs of a piece of a row.  They stay in registers, as x and then as e; in turns they
+/// are loaded each time.
+template <class T, int kPacks, Team kTeam>
+struct Part {
+  using Its = Threads<kTeam>;
+  static constexpr bool kWhole = kTeam == Team::warp;
+  static constexpr bool kHeld = kTeam != Team::turns;
+  using Index = std::conditional_t<kWhole, int, int64_t>;
+
+  const Call<T>& c;
+  const T* x;
+  Pack<T> held[kHeld ? kPacks : 1];
+
+  /// The first class of a pack.
+  FASTDL_DEVICE Index first(int piece, int k) const {
+    return (Index(kWhole ? k : k * c.pieces + piece) * Its::count() + Its::rank()) * kPack<T>;
+  }
+  /// Calls f(j, n, x) for each pack: its first class, the classes from there on, and its x or e.
+  template <class F>
+  FASTDL_DEVICE void visit(int piece, F&& f) {
+    auto step = [&](int k) {
+      const Index j = first(piece, k), n = Index(c.C) - j;
+      if (n <= 0) return;
+      if constexpr (kHeld) {
+        f(j, n, held[k]);
+      } else {
+        Pack<T> v = load(x + j, n, -infinity<T>());
+        f(j, n, v);
+      }
+    };
+    if constexpr (kHeld)
+      unroll<kPacks>(step);
+    else
+      for (int k = 0; k < kPacks; ++k) step(k);
+  }
+  /// The same with e; no pass over x can follow.
+  template <class F>
+  FASTDL_DEVICE void visit_exp(int piece, T hi, F&& f) {
+    visit(piece, [&](Index j, Index n, Pack<T>& v) {
+      v = map(v, [&](T z) { return exp_of_negative(z - hi); });
+      f(j, n, v);
+    });
+  }
+  /// Pass 1.  Loads x, with -inf behind the row; the maximum is finite where all x are -inf.
+  FASTDL_DEVICE T maximum(int piece, T* shared) {
+    if constexpr (kHeld)
+      unroll<kPacks>([&](int k) {
+        const Index j = first(piece, k);
+        held[k] = load<true>(x + j, Index(c.C) - j, -infinity<T>());
+      });
+    T hi = lowest<T>();
+    visit(piece, [&](Index, Index, const Pack<T>& v) {
+      unroll<kPack<T>>([&](int e) { hi = Max{}(v.at[e], hi); });
+    });
+    return Its::join(hi, shared, Max{});
+  }
+  /// Passes 1 and 2.
+  template <Target K>
+  FASTDL_DEVICE Sums<T> sums(const T* p, int piece, T* shared) {
+    Sums<T> s{maximum(piece, shared), 0, 0, 0};
+    if (K != Target::label) {
+      visit(piece, [&](Index j, Index n, const Pack<T>& v) {
+        unroll<kPack<T>>([&](int e) {
+          if (e >= n) return;
+          const T q = weighted_target<K>(c, p, j + e);
+          s.qz += silenced(q, v.at[e] - s.hi), s.q += q;
+        });
+      });
+      s.qz = Its::join(s.qz, shared, Add{});
+      s.q = Its::join(s.q, shared, Add{});
+    }
+    visit_exp(piece, s.hi, [&](Index, Index, const Pack<T>& v) {
+      unroll<kPack<T>>([&](int e) { s.e += v.at[e]; });
+    });
+    s.e = Its::join(s.e, shared, Add{});
+    return s;
+  }
+};
+
+/// The sums of the row from those of the blocks of the cluster, in their order.
+template <class T>
+FASTDL_DEVICE Sums<T> join_cluster(const Sums<T>& own, Sums<T>* all, int pieces) {
+  cluster_sync();  // all blocks have started
+  if (int(threadIdx.x) < pieces) of_rank(all, int(threadIdx.x))[cluster_rank()] = own;
+  cluster_sync();
+  Sums<T> s = all[0];
+  for (int k = 1; k < pieces; ++k) s = join(s, all[k]);
   return s;
 }
 
-template <Target K, int kPacks, bool kWarp, class T>
-__global__ void __launch_bounds__(kWarp ? kWarpSize * kRowsOfWarps : kMaxBlockThreads)
+template <Target K, int kPacks, Team kTeam, class T>
+__global__ void __launch_bounds__(kTeam == Team::warp ? kWarpSize * kRowsOfWarps : kRowThreads)
     rows_kernel(const __grid_constant__ Call<T> c) {
+  using Its = Threads<kTeam>;
+  using Index = typename Part<T, kPacks, kTeam>::Index;
+  constexpr bool kTurns = kTeam == Team::turns;
   FASTDL_SHARED(T, shared, kWarpSize);
-  const Team<kWarp> team;
-  const int64_t i = team.row();
+  FASTDL_SHARED(Sums<T>, all, kTeam == Team::cluster ? kMaxPieces : 1);
+  const int64_t i = Its::row(c.pieces);
   if (i >= c.B) return;  // warps without a row; no team is divided
-  const T *x = c.X + i * c.C, *p = K == Target::soft ? c.P + i * c.C : nullptr;
+  const T* p = K == Target::soft ? c.P + i * c.C : nullptr;
   T* dx = c.dX ? c.dX + i * c.C : nullptr;
-  RowPart<T, kPacks, kWarp> part;
+  const int piece = Its::piece(), pieces = kTurns ? c.pieces : 1;
+  Part<T, kPacks, kTeam> part{c, c.X + i * c.C, {}};
 
-  const int64_t t = K == Target::soft ? -1 : c.label(i);
-  if (K != Target::soft && t == c.ignore_index) {
-    if (team.rank() == 0) c.loss[i] = 0;
-    if (dx)
-      part.visit(team, x, c.C, true, -infinity<T>(),
-                 [&](int64_t j, int64_t n, Pack<T>&) { store(dx + j, Pack<T>{}, n); });
+  const int64_t label = K == Target::soft ? -1 : c.label(i);
+  if (K != Target::soft && label == c.ignore_index) {
+    if (Its::lead()) c.loss[i] = 0;
+    for (int k = 0; dx && k < pieces; ++k)
+      part.visit(piece + k, [&](Index j, Index n, Pack<T>&) { store<true>(dx + j, Pack<T>{}, n); });
     return;
   }
-  T hi = -infinity<T>();
-  part.visit(team, x, c.C, true, -infinity<T>(), [&](int64_t, int64_t, const Pack<T>& v) {
-    unroll<kPack<T>>([&](int k) { hi = Max{}(v.at[k], hi); });
-  });
-  hi = team.join(hi, shared, Max{});
+  const Sums<T> first = part.template sums<K>(p, piece, shared);
+  Sums<T> row = first;
+  for (int k = 1; k < pieces; ++k) row = join(row, part.template sums<K>(p, k, shared));
+  if constexpr (kTeam == Team::cluster) row = join_cluster(first, all, c.pieces);
 
-  Sums<T> sums;
-  part.visit(team, x, c.C, false, -infinity<T>(), [&](int64_t j, int64_t n, Pack<T>& v) {
-    const Sums<T> s = add_exp<K>(c, p, hi, j, n, v);
-    sums.e += s.e, sums.qz += s.qz, sums.q += s.q;
-  });
-  sums.e = team.join(sums.e, shared, Add{});
-  if (K != Target::label) {
-    sums.qz = team.join(sums.qz, shared, Add{});
-    sums.q = team.join(sums.q, shared, Add{});
-  }
-
+  const Index t = Index(label);
   const T own = K == Target::soft ? T(0) : c.certain * c.weight_of_class(t);
-  const T weight = own + sums.q, g = 1 / (c.count ? *c.count : c.n);
-  if (team.rank() == 0) {
-    const T linear = sums.qz + (own != T(0) ? own * (x[t] - hi) : T(0));
-    c.loss[i] = fma(weight, log_of(sums.e), -linear);
+  const T weight = own + row.q, g = 1 / (c.count ? *c.count : c.n);
+  if (Its::lead()) {
+    const T linear = row.qz + (own != T(0) ? own * (part.x[t] - row.hi) : T(0));
+    c.loss[i] = fma(weight, log_of(row.e), -linear);
   }
   if (!dx) return;
-  const T factor = weight * g / sums.e;
-  part.visit(team, x, c.C, false, -infinity<T>(), [&](int64_t j, int64_t n, Pack<T>& v) {
-    Pack<T> slope;
-    unroll<kPack<T>>([&](int k) {
-      const T e = kPacks ? v.at[k] : exp_of_negative(v.at[k] - hi);
-      const T q = K == Target::label || k >= n ? T(0) : weighted_target<K>(c, p, j + k);
-      slope.at[k] = fma(-(j + k == t ? q + own : q), g, e * factor);
-    });
-    store(dx + j, slope, n);
-  });
+  const T factor = weight * g / row.e;
+  for (int k = 0; k < pieces; ++k) {
+    const T hi = kTurns ? part.maximum(k, shared) : first.hi;
+    const T moved =
+        kTurns || kTeam == Team::cluster ? factor * exp_of_negative(hi - row.hi) : factor;
+    auto write = [&](Index j, Index n, const Pack<T>& v) {
+      Pack<T> slope;
+      unroll<kPack<T>>([&](int e) {
+        const T q = K == Target::label || e >= n ? T(0) : weighted_target<K>(c, p, j + e);
+        slope.at[e] = fma(-(j + e == t ? q + own : q), g, v.at[e] * moved);
+      });
+      store<true>(dx + j, slope, n);
+    };
+    kTurns ? part.visit_exp(k, hi, write) : part.visit(piece, write);
+  }
 }
 
 /// N = the sum of w_t over the rows that count.
@@ -142,18 +248,36 @@ __global__ void __launch_bounds__(kMaxBlockThreads)
   if (threadIdx.x == 0) *c.count = sum;
 }
 
+/// Rows of several pieces.
+template <Target K, class T>
+void long_rows(Call<T> c) {
+  const int64_t packs = ceil_div(c.C, kPack<T>), half = kHeldPacks * kRowThreads / 2;
+  const int threads = packs <= kMaxPieces * half ? kRowThreads / 2 : kRowThreads;
+  const int64_t pieces = ceil_div(packs, kHeldPacks * threads);
+  c.pieces = 2;
+  while (c.pieces < pieces && c.pieces < kMaxPieces) c.pieces *= 2;
+  if (pieces <= c.pieces && c.pieces <= max_cluster()) {
+    const Grid grid(c.B * c.pieces, threads, c.pieces);
+    launch(&rows_kernel<K, kHeldPacks, Team::cluster, T>, grid, c);
+  } else {
+    c.pieces = max_of(c.pieces, int(pieces));
+    launch(&rows_kernel<K, kHeldPacks, Team::turns, T>, c.B, threads, c);
+  }
+}
+
 template <Target K, class T>
 void all_rows(const Call<T>& c) {
-  const int threads = threads_for_row<T>(c.C);
-  const int64_t packs = ceil_div(c.C, int64_t(threads) * kPack<T>);
+  const int threads = min_of(threads_for_row<T>(c.C), kRowThreads);
+  const int64_t packs = ceil_div(c.C, kPack<T>);
   if (threads == kWarpSize)
-    launch(&rows_kernel<K, 4, true, T>, ceil_div(c.B, kRowsOfWarps), kWarpSize * kRowsOfWarps, c);
-  else if (packs <= 4)
-    launch(&rows_kernel<K, 4, false, T>, c.B, threads, c);
-  else if (packs <= 8)
-    launch(&rows_kernel<K, 8, false, T>, c.B, threads, c);
+    launch(&rows_kernel<K, 4, Team::warp, T>, ceil_div(c.B, kRowsOfWarps), kWarpSize * kRowsOfWarps,
+           c);
+  else if (packs <= 4 * threads)
+    launch(&rows_kernel<K, 4, Team::block, T>, c.B, threads, c);
+  else if (packs <= kHeldPacks * kRowThreads / 2)
+    launch(&rows_kernel<K, kHeldPacks, Team::block, T>, c.B, kRowThreads / 2, c);
   else
-    launch(&rows_kernel<K, 0, false, T>, c.B, threads, c);
+    long_rows<K>(c);
 }
 
 template <class T>
