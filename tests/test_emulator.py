@@ -273,3 +273,27 @@ def test_devices_without_clusters_get_the_same_bits(
             outputs.append((dX, loss))
         for a, b in zip(*outputs, strict=True):
             assert bits_equal(a, b)
+
+
+@needs_backend
+@pytest.mark.parametrize("S", [300, 40_001])  # on chip in one block, or not at all
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batch_norm_has_the_same_bits_on_chip_and_off(
+    dtype: type, S: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _core.use_backend(EMULATOR)
+    rng = np.random.default_rng(0)
+    X, dY = (rng.standard_normal((2, 3, S)).astype(dtype) for _ in range(2))
+    outputs = []
+    for blocks in ("8", "2", "1"):
+        monkeypatch.setenv("FASTDL_CUEMU_MAX_CLUSTER", blocks)
+        Y, dX = np.empty_like(X), np.empty_like(X)
+        mean, rstd, dgamma, dbeta = np.empty((4, 3), dtype)
+        _core.batch_norm_forward(X=X, Y=Y, mean=mean, rstd=rstd)
+        _core.batch_norm_backward(
+            dY=dY, X=X, mean=mean, rstd=rstd, dX=dX, dgamma=dgamma, dbeta=dbeta
+        )
+        outputs.append((Y, mean, rstd, dX, dgamma, dbeta))
+    for other in outputs[1:]:
+        for a, b in zip(outputs[0], other, strict=True):
+            assert bits_equal(a, b)

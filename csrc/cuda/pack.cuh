@@ -36,6 +36,17 @@ FASTDL_DEVICE Pack<T> load(const T* p, int64_t n, T rest = T(0)) {
   unroll<kPack<T>>([&](int k) { pack.at[k] = k < n ? p[k] : rest; });
   return pack;
 }
+/// Starts to copy the first n elements from p on to shared memory.
+template <class T>
+FASTDL_DEVICE void load_async(Pack<T>* shared, const T* p, int64_t n) {
+  if (is_whole(p, n)) {
+    __pipeline_memcpy_async(shared, p, sizeof(Pack<T>));
+    return;
+  }
+  unroll<kPack<T>>([&](int k) {
+    if (k < n) __pipeline_memcpy_async(&shared->at[k], p + k, sizeof(T));
+  });
+}
 template <bool kOnce = false, class T>
 FASTDL_DEVICE void store(T* p, const Pack<T>& pack, int64_t n) {
   auto* whole = reinterpret_cast<Pack<T>*>(p);

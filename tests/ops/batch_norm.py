@@ -156,9 +156,12 @@ SHAPES = [
     *((i % 7 + 2, C, 1) for i, C in enumerate(EDGE_SIZES)),
     *((3, i % 5 + 1, S) for i, S in enumerate(EDGE_SIZES)),
     (257, 3, 1), (1000, 65, 1), (4, 3, 1000), (64, 32, 49), (300, 301, 1),
+    # On a GPU clusters of 1, 2, 4 and 8 blocks have a channel on chip.
+    (1, 70, 300), (2, 40, 260), (3, 20, 257), (2, 1, 30_001),
 ]  # fmt: skip
 NO_STATE = "running_mean running_var num_batches"
 BASE = Case(N=3, C=4, S=2)
+TOO_LONG = Case(N=1, C=1, S=225_001)  # for eight blocks: in float64, and two arrays of float32
 
 KERNELS = [
     Kernel(
@@ -176,6 +179,7 @@ KERNELS = [
             Case(N=5, C=7, S=3, momentum=0.0),
             Case(N=5, C=7, S=3, momentum=1.0),
             Case(N=5, C=7, S=3, eps=0.1),
+            TOO_LONG,
             Case(N=64, C=33, S=1, X=far_from_zero),
             Case(N=700, C=130, S=2, X=far_from_zero),
             Case(N=6, C=5, S=3, X=constant),
@@ -255,6 +259,7 @@ KERNELS = [
             Case(N=5, C=7, S=3, without="dgamma dbeta"),
             Case(N=5, C=7, S=3, without="dgamma", training=False),
             Case(N=5, C=7, S=3, without="dX dbeta"),
+            TOO_LONG,
             Case(N=300, C=301, S=1, accumulate=True),
             Case(N=4, C=0, S=1),
             Case(N=0, C=4, S=1, training=False, accumulate=True),

@@ -1,46 +1,32 @@
-// batch_norm: three launches, forward and backward alike (the `Forward` and `Backward` problems):
+// batch_norm, forward and backward alike (the problems of batch_norm.cuda.cuh).  A channel of many
+// values in a row is done on chip where it fits: batch_norm.channel.cuh.  Otherwise three launches:
 //   1. two sums for each piece of the plan (batch_norm.plan.h), in double: moments of X, or sum dY
 //      and sum dY (X - mean).  Long S: a block sums a piece of a channel, in packs.  Short S: a
 //      block has 32 columns, its 8 warps take every 8th row, so a load is a whole line
 //   2. a warp per channel merges its pieces; statistics or parameter gradients, and coefficients
 //   3. the output, element by element from the coefficients; an activation is part of it, and its
 //      derivative is computed again from X in steps 1 and 3
-// Bytes for each f32 element: forward 4 + 4 (again) + 4, backward 8 + 8 (again) + 4, where the
-// second reads come from L2 as far as X fits; clusters that keep a channel on chip come later.
+// Bytes for each f32 element: on chip forward 4 + 4, backward 8 + 4; else forward 4 + 4 (again) + 4,
+// backward 8 + 8 (again) + 4, where the second reads come from L2 as far as X fits.
 // Numerics: a thread's moments are those of x - (its first x), so nothing cancels but what its own
 // values leave; moments merge by Chan, Golub & LeVeque 1983.  Pieces depend on the shape alone.
-#include "cuda/reduce.cuh"
-#include "ops/batch_norm/batch_norm.h"
+#include "ops/batch_norm/batch_norm.channel.cuh"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
 
-constexpr int kColumns = 32, kRowWarps = 8, kThreads = kColumns * kRowWarps;
+constexpr int kColumns = 32, kRowWarps = kThreads / kColumns;
 constexpr int kCoefficients = BatchNormPlan::kCoefficients;
-enum { mean_, scale_, shift_, sum_, slope_ };
-
-/// Of n values: sum and squared deviations (forward), or two plain sums (backward).
-struct Sums {
-  double n, a, b;
-};
-FASTDL_DEVICE Sums of_partner(const Sums& s, int bits) {
-  return {of_partner(s.n, bits), of_partner(s.a, bits), of_partner(s.b, bits)};
-}
-
-/// Sums over the values that one thread meets.
-struct Running {
-  double n = 0, shift = 0, a = 0, b = 0, sum = 0;
-};
 
 /// How the array is cut, and where sums and coefficients lie: doubles, then kCoefficients x C.
 template <class T>
 struct Layout {
   int64_t N, C, S, columns, block_rows, blocks, panel, panels, pieces;
-  bool by_channel;
+  bool by_channel, grouped;  // grouped: the pieces are those of batch_norm.channel.cuh
   double* partial;
   T* coefficient[kCoefficients];
 
-  Layout(const BatchNormPlan& p, char* scratch)
+  Layout(const BatchNormPlan& p, bool grouped, char* scratch)
       : N(p.N),
         C(p.C),
         S(p.S),
@@ -51,9 +37,19 @@ struct Layout {
         panels(p.panels),
         pieces(p.by_channel ? p.pieces : p.blocks * p.S),
         by_channel(p.by_channel),
+        grouped(grouped),
         partial(reinterpret_cast<double*>(scratch)) {
     char* at = scratch + aligned_bytes(8 * p.partials());
     for (T*& c : coefficient) c = reinterpret_cast<T*>(at), at += aligned_bytes(p.item * p.C);
+  }
+  FASTDL_DEVICE Sums* groups() const { return reinterpret_cast<Sums*>(partial); }
+  FASTDL_DEVICE void put(int64_t c, const Coefficients<T>& k) const {
+    coefficient[0][c] = k.mean, coefficient[1][c] = k.scale, coefficient[2][c] = k.shift;
+    coefficient[3][c] = k.sum, coefficient[4][c] = k.slope;
+  }
+  FASTDL_DEVICE Coefficients<T> at(int64_t c) const {
+    return {coefficient[0][c], coefficient[1][c], coefficient[2][c], coefficient[3][c],
+            coefficient[4][c]};
   }
   /// Where the sums of a piece of a channel lie; sets how many values it has.
   FASTDL_DEVICE double* piece(int64_t channel, int64_t i, double* count) const {
@@ -65,145 +61,23 @@ struct Layout {
   }
 };
 
-/// The factor of X - mean, from the rounded rstd as in the backward pass: an activation must see
-/// the same sign.
-template <class T>
-FASTDL_DEVICE T scale_of(const T* gamma, int64_t c, T rstd) {
-  return gamma ? gamma[c] * rstd : rstd;
-}
-
-/// What the sums of one channel need to know.
-template <class T>
-struct Channel {
-  T mean, scale, shift;
-};
-
-template <class T>
-struct Forward {
-  const T *x, *gamma, *beta;
-  T *running_mean, *running_var, *y, *mean, *rstd;
-  const int64_t* num_batches;
-  double M, eps, momentum;
-  bool training, relu;
-
-  static constexpr bool kBackward = false;
-  FASTDL_DEVICE Channel<T> channel(int64_t) const { return {}; }
-  FASTDL_DEVICE void add(Running& r, T x, T, const Channel<T>&) const {
-    if (r.n == 0) r.shift = double(x);
-    const double d = double(x) - r.shift;
-    r.n += 1, r.sum += double(x), r.a += d, r.b += d * d;
-  }
-  static FASTDL_DEVICE Sums done(const Running& r) {
-    if (r.n == 0) return {};
-    const double squares = r.b - r.a * r.a / r.n;
-    return {r.n, r.sum, squares < 0 ? 0 : squares};  // NaN stays
-  }
-  FASTDL_DEVICE Sums operator()(const Sums& p, const Sums& q) const {
-    if (p.n == 0 || q.n == 0) return p.n == 0 ? q : p;
-    const double n = p.n + q.n, d = q.a / q.n - p.a / p.n;
-    return {n, p.a + q.a, p.b + q.b + d * d * p.n * (q.n / n)};
-  }
-
-  FASTDL_DEVICE T moved(T running, double batch) const {
-    const bool cumulative = momentum < 0 && num_batches;
-    const double f = cumulative ? 1 / (double(*num_batches) + 1) : momentum;
-    return T((1 - f) * running + f * batch);
-  }
-  FASTDL_DEVICE void finish(int64_t c, const Sums& sums, const Layout<T>& m) const {
-    double center = sums.a / M, var = sums.b / M;
-    if (training) {
-      if (running_mean) running_mean[c] = moved(running_mean[c], center);
-      if (running_var) running_var[c] = moved(running_var[c], M / (M - 1) * var);
-    } else {
-      center = running_mean[c], var = running_var[c];
-    }
-    const double inverse = 1 / sqrt(var + eps);
-    if (mean) mean[c] = T(center);
-    if (rstd) rstd[c] = T(inverse);
-    m.coefficient[mean_][c] = T(center);
-    m.coefficient[scale_][c] = scale_of(gamma, c, T(inverse));
-    m.coefficient[shift_][c] = beta ? beta[c] : T(0);
-  }
-  /// (x - mean) first: with the mean folded into the shift its digits would be lost.
-  FASTDL_DEVICE T value(T x, T, int64_t c, const Layout<T>& m) const {
-    const T z =
-        fma(x - m.coefficient[mean_][c], m.coefficient[scale_][c], m.coefficient[shift_][c]);
-    return relu && z < T(0) ? T(0) : z;
-  }
-};
-
-template <class T>
-struct Backward {
-  const T *x, *dy, *gamma, *beta, *mean, *rstd;
-  T *y, *dgamma, *dbeta;
-  double M;
-  bool training, relu, accumulate, sums;
-
-  static constexpr bool kBackward = true;
-  FASTDL_DEVICE Channel<T> channel(int64_t c) const {
-    return {mean[c], scale_of(gamma, c, rstd[c]), beta ? beta[c] : T(0)};
-  }
-  /// dY act'(Z), with the forward's Z.
-  FASTDL_DEVICE T through(T dy, T x, T center, T scale, T shift) const {
-    return relu && fma(x - center, scale, shift) <= T(0) ? T(0) : dy;
-  }
-  FASTDL_DEVICE void add(Running& r, T x, T dy, const Channel<T>& c) const {
-    const double g = through(dy, x, c.mean, c.scale, c.shift);
-    r.n += 1, r.a += g, r.b += g * (double(x) - double(c.mean));
-  }
-  static FASTDL_DEVICE Sums done(const Running& r) { return {r.n, r.a, r.b}; }
-  FASTDL_DEVICE Sums operator()(const Sums& p, const Sums& q) const {
-    return {p.n + q.n, p.a + q.a, p.b + q.b};
-  }
-
-  FASTDL_DEVICE void finish(int64_t c, const Sums& s, const Layout<T>& m) const {
-    const Channel<T> k = channel(c);
-    m.coefficient[mean_][c] = k.mean, m.coefficient[scale_][c] = k.scale;
-    m.coefficient[shift_][c] = k.shift;
-    if (!sums) return;
-    const double r = rstd[c], inv_m = 1 / M;
-    m.coefficient[sum_][c] = T(s.a * inv_m);
-    m.coefficient[slope_][c] = T(s.b * r * r * inv_m);
-    if (dgamma) dgamma[c] = T(s.b * r + (accumulate ? double(dgamma[c]) : 0));
-    if (dbeta) dbeta[c] = T(s.a + (accumulate ? double(dbeta[c]) : 0));
-  }
-  FASTDL_DEVICE T value(T x, T dy, int64_t c, const Layout<T>& m) const {
-    const T center = m.coefficient[mean_][c], scale = m.coefficient[scale_][c];
-    const T g = through(dy, x, center, scale, m.coefficient[shift_][c]);
-    if (!training) return g * scale;
-    return scale * fma(center - x, m.coefficient[slope_][c], g - m.coefficient[sum_][c]);
-  }
-};
-
-/// The second array of the sums, where there is one.
-template <class T>
-FASTDL_DEVICE const T* slopes(const Forward<T>&) {
-  return nullptr;
-}
-template <class T>
-FASTDL_DEVICE const T* slopes(const Backward<T>& p) {
-  return p.dy;
-}
-
 /// Step 1, long S: a block for each piece of a channel.
 template <class T, class P>
 __global__ void __launch_bounds__(kThreads)
     channel_sums(const __grid_constant__ P problem, const __grid_constant__ Layout<T> m) {
-  FASTDL_SHARED(Sums, shared, kRowWarps);
+  FASTDL_SHARED(Sums, shared, kWarps);
   const int64_t c = blockIdx.x / m.pieces, piece = blockIdx.x % m.pieces;
   const int64_t first_row = piece / m.panels * m.block_rows, s = piece % m.panels * m.panel;
   const int64_t rows = min_of(m.block_rows, m.N - first_row), width = min_of(m.panel, m.S - s);
   const int64_t packs = ceil_div(width, kPack<T>);
   const Channel<T> channel = problem.channel(c);
   const T* dy = slopes(problem);
-  Running r;
+  Running<T> r;
   for (int64_t k = threadIdx.x; k < rows * packs; k += kThreads) {
     const int64_t row = k / packs, j = (k - row * packs) * kPack<T>, n = width - j;
     const int64_t i = ((first_row + row) * m.C + c) * m.S + s + j;
-    const Pack<T> v = load(problem.x + i, n), g = P::kBackward ? load(dy + i, n) : v;
-    unroll<kPack<T>>([&](int e) {
-      if (e < n) problem.add(r, v.at[e], g.at[e], channel);
-    });
+    const Pack<T> v = load(problem.x + i, n);
+    problem.add(r, v, P::kArrays == 2 ? load(dy + i, n) : v, n, channel);
   }
   const Sums sums = join_block(P::done(r), shared, problem);
   double count, *to = m.piece(c, piece, &count);
@@ -221,12 +95,12 @@ __global__ void __launch_bounds__(kThreads)
   const int warp = int(threadIdx.x) / kColumns;
   const int64_t first = block * m.block_rows, last = min_of(m.N, first + m.block_rows);
   const T* dy = slopes(problem);
-  Running r;
+  Running<T> r;
   if (j < m.columns) {
     const Channel<T> channel = problem.channel(j / m.S);
     for (int64_t row = first + warp; row < last; row += kRowWarps) {
       const int64_t i = row * m.columns + j;
-      problem.add(r, problem.x[i], P::kBackward ? dy[i] : T(0), channel);
+      problem.add(r, Pack<T>{problem.x[i]}, Pack<T>{P::kArrays == 2 ? dy[i] : T(0)}, 1, channel);
     }
   }
   Sums sums = P::done(r);
@@ -245,14 +119,18 @@ __global__ void __launch_bounds__(kWarpSize)
                     bool has_sums) {
   const int64_t c = blockIdx.x;
   Sums sums{};
-  for (int64_t i = threadIdx.x; has_sums && i < m.pieces; i += kWarpSize) {
-    Sums piece;
-    const double* from = m.piece(c, i, &piece.n);
-    piece.a = from[0], piece.b = from[1];
-    sums = problem(sums, piece);
+  if (has_sums && m.grouped) {
+    sums = join_groups(m.groups() + c * kGroups, problem);
+  } else {
+    for (int64_t i = threadIdx.x; has_sums && i < m.pieces; i += kWarpSize) {
+      Sums piece;
+      const double* from = m.piece(c, i, &piece.n);
+      piece.a = from[0], piece.b = from[1];
+      sums = problem(sums, piece);
+    }
+    sums = join_warp(sums, problem);
   }
-  sums = join_warp(sums, problem);
-  if (threadIdx.x == 0) problem.finish(c, sums, m);
+  if (threadIdx.x == 0) m.put(c, problem.finish(c, sums, true));
 }
 
 /// Step 3.
@@ -263,11 +141,11 @@ struct Output {
 
   FASTDL_DEVICE void operator()(int64_t i, int64_t n) const {
     const T* dy = slopes(problem);
-    Pack<T> v = load(problem.x + i, n), g = P::kBackward ? load(dy + i, n) : v;
+    Pack<T> v = load(problem.x + i, n), g = P::kArrays == 2 ? load(dy + i, n) : v;
     const int64_t row = i / m.S;
     int64_t c = row % m.C, s = i - row * m.S;
     unroll<kPack<T>>([&](int k) {
-      v.at[k] = problem.value(v.at[k], g.at[k], c, m);
+      v.at[k] = problem.value(v.at[k], g.at[k], m.at(c));
       if (++s == m.S) s = 0, c = c + 1 == m.C ? 0 : c + 1;
     });
     store(problem.y + i, v, n);
@@ -276,9 +154,15 @@ struct Output {
 
 template <class T, class P>
 void run(const P& problem, const View& X, const Workspace& ws, bool sums) {
-  const Layout<T> m(BatchNormPlan(X), ws.shared);
+  const BatchNormPlan plan(X);
+  const bool grouped = plan.grouped(P::kArrays);
+  const Packs<T> packs(plan);
+  const Layout<T> m(plan, grouped, ws.shared);
   if (m.C == 0) return;
-  if (sums && X.size() && m.by_channel)
+  if (grouped && sums && problem.y && run_on_chip(problem, packs)) return;
+  if (sums && grouped)
+    launch(&group_sums<T, P>, m.C * kGroups, kThreads, problem, packs, m.groups());
+  else if (sums && X.size() && m.by_channel)
     launch(&channel_sums<T, P>, m.C * m.pieces, kThreads, problem, m);
   else if (sums && X.size())
     launch(&column_sums<T, P>, m.blocks * ceil_div(m.columns, kColumns), kThreads, problem, m);

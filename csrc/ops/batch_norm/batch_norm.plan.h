@@ -15,6 +15,8 @@ struct BatchNormPlan {
   static constexpr int64_t kFold = 128;
   static constexpr int64_t kBlockElements = 64 * 1024;
   static constexpr int64_t kResidentBytes = int64_t{1} << 20;  // a channel that stays in L2
+  static constexpr int kGroups = 8;                            // of a channel on a GPU chip ...
+  static constexpr int64_t kGroupBytes = 216 * 1024;           // ... and what one may hold there
 
   int64_t N, C, S, columns;
   bool by_channel;
@@ -39,9 +41,16 @@ struct BatchNormPlan {
   FASTDL_INLINE static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
   /// Whether `arrays` arrays of one channel stay in L2 between two passes.
   FASTDL_INLINE bool resident(int arrays) const { return N * S * item * arrays <= kResidentBytes; }
-  /// Doubles of the partial sums, two for each column of a block or for each piece.
+  /// Whether a GPU takes a channel of `arrays` arrays as kGroups groups, rounds of 4 KiB each.
+  FASTDL_INLINE bool grouped(int arrays) const {
+    const int64_t packs = N * up(S * item, 16), round = 4096;
+    return by_channel && N > 0 && up(packs * 16, kGroups * round) * round * arrays <= kGroupBytes;
+  }
+  /// Doubles of the partial sums, two for each column of a block or for each piece, or three for
+  /// each group.
   FASTDL_INLINE int64_t partials() const {
-    return 2 * (by_channel ? C * pieces : blocks * columns);
+    const int64_t of_channel = 2 * pieces > 3 * kGroups ? 2 * pieces : 3 * kGroups;
+    return by_channel ? C * of_channel : 2 * blocks * columns;
   }
   FASTDL_INLINE bool expands() const { return !by_channel && S != 1; }
 
