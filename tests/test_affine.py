@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import fastdl
 import numpy as np
 import pytest
 from fastdl import ops
@@ -18,7 +19,7 @@ def arrays(dtype: Any, *shapes: tuple[int, ...]) -> list[Array]:
 
 
 @DTYPES
-@pytest.mark.parametrize("columns", [1, 2, 5, 8, 17])
+@pytest.mark.parametrize("columns", [1, 2, 5, 8, 12, 17, 24, 25])
 def test_few_columns_have_the_bits_they_have_among_many(
     backend: str, dtype: Any, columns: int
 ) -> None:
@@ -56,3 +57,13 @@ def test_the_bias_gradient_alone_has_the_bits_it_has_beside_dW(
     alone = np.empty(m, dtype)
     _core.affine_backward(dY, X, W, None, None, None, alone)
     np.testing.assert_array_equal(alone, db)
+
+
+def test_large_outputs_start_at_a_cache_line() -> None:
+    X, W, b = arrays(np.float32, (600, 700), (700, 700), (700,))
+    Y = ops.affine(X, W, b)
+    outputs = [Y, *ops.affine_backward(Y, X, W)[:2]]
+    x = fastdl.tensor(X, requires_grad=True)
+    ops.affine(x, W, b).sum().backward()
+    for a in [*outputs, x.grad.numpy()]:
+        assert a.ctypes.data % 64 == 0 and a.flags.carray and a.shape == (len(a), 700)

@@ -19,6 +19,23 @@ namespace {
 template <int NV>
 constexpr int kRowsOf = NV == 4 ? kWideTileRows : kTileRows;
 
+/// While the tiles of one panel run, the next panel comes into L2, a share with each tile: some steps
+/// of k of all its columns or, where B is transposed, all steps of NV columns.
+template <class T, int NV>
+FASTDL_INLINE void fetch_share(TileCall<T>& c, const Matrix<T>& B, int64_t tile, int64_t tiles) {
+  constexpr int64_t NR = NV * kLanes<T>;
+  if (B.col == 1) {
+    const int64_t share = ceil_div(c.kc, tiles);
+    c.next = B.at(min_of(c.kc, tile * share), NR).data;
+    c.next_end = B.at(min_of(c.kc, (tile + 1) * share), NR).data;
+    c.next_step = B.row, c.next_col = kLanes<T>;
+  } else {
+    c.next = B.at(0, NR + tile * NV).data;
+    c.next_end = c.next + (tile * NV < NR ? c.kc / kLanes<T> * kLanes<T> : 0);
+    c.next_step = kLanes<T>, c.next_col = B.col;
+  }
+}
+
 /// The k-block of one panel against all rows of the piece.
 template <class T, int NV, bool kUnitRows>
 void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t rows,
@@ -29,9 +46,6 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
   const T* const y = c.y;
   c.B = B.data, c.ldb = B.row;
   const bool one_tile = rows <= row_step;
-  const int64_t share = ceil_div(c.kc, ceil_div(rows, row_step));
-  int64_t fetched = 0;
-  c.next_end = B.data + NR, c.ldb_next = B.row;
   // Only panels of the common width are packed by their first tile: one vector is copied quickly, and
   // every kind of tile is compiled for every number of rows.
   bool in_panel = B.col != 1 || (one_tile ? c.cols < NR : NV == 1);
@@ -42,11 +56,7 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
     c.y = y ? y + i * c.ldc : nullptr;
     c.A = packed_a ? Matrix<T>{A.data + i / row_step * packed_tile_size<T>(row_step, c.kc), 1, n}
                    : A.at(i, 0);
-    c.next = c.next_end;
-    if (B.col == 1 && !one_tile) {  // each tile fetches its share of the next panel
-      fetched = min_of(c.kc, fetched + share);
-      c.next_end = B.data + NR + fetched * B.row;
-    }
+    if (!one_tile) fetch_share<T, NV>(c, B, i / row_step, ceil_div(rows, row_step));
     if (in_panel) c.B = panel, c.ldb = NR;
     if (in_panel || one_tile) {
       Tiles<T, MR, NV, kUnitRows, ReadB::whole>::of(n)(c);
@@ -59,14 +69,14 @@ void panel_times_rows(TileCall<T> c, const Matrix<T>& A, bool packed_a, int64_t 
   if (sums) sum_columns(c.B, c.ldb, c.kc, c.cols, sums, c.add);
 }
 
-/// Packed rows pay when several panels read them, or when their stride maps them to the same few
-/// sets of the cache.
+/// Packed rows pay when many panels read them, or when their stride maps them to the same few sets of
+/// the cache: with 8 to 24 panels they cost more than they save.
 template <class T>
 FASTDL_INLINE bool should_pack_a(const Product<T>& p, const Piece& piece) {
   const int64_t stride = p.A.row == 1 ? p.A.col : p.A.row;
   const bool aliased = stride * int64_t{sizeof(T)} % 1024 == 0 && stride * sizeof(T) >= 2048;
   const int64_t panels = ceil_div(piece.j1 - piece.j0, 2 * kLanes<T>);
-  return piece.i1 - piece.i0 > 1 && (panels > 6 || (aliased && panels > 1));
+  return piece.i1 - piece.i0 > 1 && (panels > 24 || (aliased && panels > 1));
 }
 
 template <class T, int NV>

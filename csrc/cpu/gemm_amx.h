@@ -47,10 +47,12 @@ __attribute__((noinline)) void pack_amx_tile(const Matrix<float>& lines, int64_t
   const bool along_k = lines.col == 1;  // vectors run along k, else across the lines
   const int64_t next = along_k ? lines.row : lines.col, second = kChain * lines.col;
   const float* p = lines.data;
-  Vec<float> v[16];
+  alignas(64) float lying[kAmxTile];
+  const bool turn = along_k != by_line;
+  float* const out = turn ? lying : to;
   if (n_lines == 16 && n_k == kAmxStep) {
     unroll<16>([&](auto r) FASTDL_UNROLLED {
-      v[r] = paired(load(p + second), load(p));
+      store(out + r * 16, paired(load(p + second), load(p)));
       p += next;
     });
   } else {
@@ -58,12 +60,10 @@ __attribute__((noinline)) void pack_amx_tile(const Matrix<float>& lines, int64_t
       const int64_t lower = along_k ? (r < n_lines ? n_k : 0) : (r < n_k ? n_lines : 0);
       const int64_t upper =
           along_k ? (r < n_lines ? n_k - kChain : 0) : (r + kChain < n_k ? n_lines : 0);
-      store(to + r * 16, paired(load(p + second, upper), load(p, lower)));
+      store(out + r * 16, paired(load(p + second, upper), load(p, lower)));
     }
-    unroll<16>([&](auto r) FASTDL_UNROLLED { v[r] = load(to + r * 16); });
   }
-  if (along_k != by_line) transpose<float>(v);
-  unroll<16>([&](auto r) FASTDL_UNROLLED { store(to + r * 16, v[r]); });
+  if (turn) pack_transposed(lying, 16, 16, 16, to, 16);
 }
 
 /// Rows [0, rows) of A for one k-block: tile by tile, each all its steps.

@@ -44,11 +44,13 @@ template <class T>
 void pack_rows(const Matrix<T>& A, int64_t rows, int64_t step, int64_t kc, T* to) {
   constexpr int L = kLanes<T>;
   const int64_t tile_size = packed_tile_size<T>(step, kc);
-  if (A.row == 1) {  // down the rows of memory, for all tiles at once
+  if (A.row == 1) {                // down the rows of memory, for all tiles at once
+    constexpr int64_t kAhead = 8;  // the rows are too short for the CPU to prefetch by itself
     for (int64_t k = 0; k < kc; ++k)
       for (int64_t i = 0; i < rows; i += step) {
         const int64_t n = min_of(step, rows - i);
         const T* from = A.data + k * A.col + i;
+        if (k + kAhead < kc) __builtin_prefetch(from + kAhead * A.col + n - 1);
         T* at = to + i / step * tile_size + k * n;
         for (int64_t r = 0; r < n; r += L) store(at + r, load(from + r, n - r), n - r);
       }
@@ -56,9 +58,7 @@ void pack_rows(const Matrix<T>& A, int64_t rows, int64_t step, int64_t kc, T* to
   }
   for (int64_t i = 0; i < rows; i += step, to += tile_size) {
     const int64_t n = min_of(step, rows - i);
-    // A store of L lanes may reach into the next k; going upwards, what it spoils is written later.
-    for (int64_t r = (n - 1) / L * L; r >= 0; r -= L)
-      pack_transposed(A.data + (i + r) * A.row, A.row, min_of(L, n - r), kc, to + r, n);
+    pack_transposed(A.data + i * A.row, A.row, n, kc, to, n);
   }
 }
 
@@ -72,8 +72,8 @@ void pack_panel(const Matrix<T>& B, int64_t kc, int64_t cols, T* to) {
         store(to + k * NV * L + j, load(B.data + k * B.row + j, max_of(0, min_of(L, cols - j))));
     return;
   }
-  for (int64_t j = 0; j < NV * L; j += L)
-    pack_transposed(B.data + j * B.col, B.col, max_of(0, min_of(L, cols - j)), kc, to + j, NV * L);
+  if (cols < NV * L) __builtin_memset(to, 0, kc * NV * L * sizeof(T));
+  pack_transposed(B.data, B.col, cols, kc, to, NV * L);
 }
 
 /// sums_j (+)= sum_k B_kj over one k-block.  The rows of B form eight chains, k mod 8, which hides the

@@ -3,8 +3,8 @@
 //
 // Few columns: a tile would use N lanes of its vectors, so C^T = B^T A^T is formed instead.  Vectors
 // run down the rows of C, four of them by at most kWideTileRows columns.  The rows of A^T lie in
-// memory if A is a transposed matrix (dW = X^T dZ); else L x L blocks are transposed in registers,
-// which costs L log2 L shuffles for L^2 elements: less than the L^2 broadcasts of a tile, two a cycle.
+// memory if A is a transposed matrix (dW = X^T dZ); else A is turned on the way (cpu/transpose.h), a
+// quarter of a shuffle for each element, where a tile needs a broadcast and a multiply-add for each.
 //
 // One row: the rows of B stream by, eight at a time, while the sums stay in L1.  Panels of B would
 // touch a new page for every row of a wide matrix.
@@ -19,7 +19,7 @@ namespace {
 template <class T>
 constexpr int kThinColumns = kLanes<T> * 3 / 2;
 template <class T>
-constexpr int kThinColumnsTransposed = kLanes<T> / 2;
+constexpr int kThinColumnsTransposed = kLanes<T> * 3 / 2;
 
 template <class T>
 FASTDL_INLINE bool is_thin(const Product<T>& p) {
@@ -41,10 +41,8 @@ void turn_back(const Product<T>& p, int64_t i, int64_t rows, T* turned) {
       for (int64_t j = 0; j < N * NR; j += L)
         store(turned + j, Act::template forward<T>(load(turned + j)));
     });
-  // A store of L lanes may reach into the next row; going downwards, what it spoils is written later.
-  alignas(64) T out[kThinColumns<T> * NR + L];
-  for (int64_t j = (N - 1) / L * L; j >= 0; j -= L)
-    pack_transposed(turned + j * NR, NR, min_of(L, N - j), rows, out + j, N);
+  alignas(64) T out[kThinColumns<T> * NR + kSide<T>];
+  pack_transposed(turned, NR, N, rows, out, N);
   T* const C = p.C + i * N;
   if (p.e.y)
     with_activation(p.e.activation, [&](auto act) {
@@ -56,43 +54,70 @@ void turn_back(const Product<T>& p, int64_t i, int64_t rows, T* turned) {
   for_each_vector<T>(0, rows * N, [&](int64_t j, int64_t n) { store(C + j, load(out + j), n); });
 }
 
-/// One k-block of C^T = B^T A^T.
+/// Part of a k-block of C^T = B^T A^T, from step k on.
 template <class T, bool kUnitRows>
-FASTDL_INLINE void thin_tiles(const Product<T>& p, int64_t k0, TileCall<T> c, T* turned) {
+FASTDL_INLINE void thin_tiles(const Product<T>& p, int64_t k, TileCall<T> c) {
   const int64_t step = ceil_div(p.N, ceil_div(p.N, kWideTileRows));
+  T* const to = c.C;
+  const T* const chains = c.chains;
   for (int64_t j = 0; j < p.N; j += step) {
-    const Matrix<T> B = p.B.at(k0, j);
+    const Matrix<T> B = p.B.at(k, j);
     c.A = {B.data, B.col, B.row};
-    c.C = turned + j * c.ldc;
+    c.C = to + j * c.ldc;
+    c.chains = chains ? chains + j * c.ldc : nullptr;
     Tiles<T, kWideTileRows, 4, kUnitRows, ReadB::whole>::of(min_of(step, p.N - j))(c);
   }
 }
 
-/// Rows [i, i + rows) of C, at most 4 vectors of them.
+/// One k-block of C^T, for the rows of C that start at row i.  A that has to be turned is so in stretches
+/// of k that fit the first-level cache; the chains of multiply-adds wait in `chains` meanwhile.
 template <class T>
-void thin_panel(const Product<T>& p, int64_t i, int64_t rows, T* panel) {
+void thin_block(const Product<T>& p, const Piece& rows, int64_t k0, T* panel, T* chains,
+                T* turned) {
   constexpr int NR = 4 * kLanes<T>;
-  alignas(64) T turned[kThinColumns<T> * NR];
-  if (p.e.accumulate) pack_panel<T, 4>({p.C + i * p.N, 1, p.N}, p.N, rows, turned);
-  int64_t k0 = 0;
+  constexpr int64_t kStretch = 64;
+  const int64_t n = rows.i1 - rows.i0, last = min_of(p.K, k0 + kKC);
+  const bool turn = p.A.row != 1 || n < NR;
+  TileCall<T> c{};
+  c.ldc = c.cols = NR;
+  int64_t k = k0;
   do {
-    TileCall<T> c{};
-    c.kc = min_of(kKC, p.K - k0), c.ldc = c.cols = NR;
-    c.add = k0 > 0 || p.e.accumulate;
-    const Matrix<T> A = p.A.at(i, k0);
+    const Matrix<T> A = p.A.at(rows.i0, k);
+    c.kc = turn ? min_of(kStretch, last - k) : last - k;
     c.B = A.data, c.ldb = A.col;
-    if (A.row != 1 || rows < NR) {
-      pack_panel<T, 4>({A.data, A.col, A.row}, c.kc, rows, panel);
+    if (turn) {
+      pack_panel<T, 4>({A.data, A.col, A.row}, c.kc, n, panel);
       c.B = panel, c.ldb = NR;
     }
+    const bool done = k + c.kc == last;
+    c.chains = k > k0 ? chains : nullptr;
+    c.C = done ? turned : chains;
+    c.add = done && (k0 > 0 || p.e.accumulate);
     if (p.B.col == 1)
-      thin_tiles<T, true>(p, k0, c, turned);
+      thin_tiles<T, true>(p, k, c);
     else
-      thin_tiles<T, false>(p, k0, c, turned);
-    if (p.sums && i == 0) sum_columns(p.B.at(k0, 0).data, p.B.row, c.kc, p.N, p.sums, c.add);
+      thin_tiles<T, false>(p, k, c);
+    k += c.kc;
+  } while (k < last);
+}
+
+/// Rows of C, at most 4 vectors of them.
+template <class T>
+void thin_panel(const Product<T>& p, const Piece& rows, T* panel) {
+  constexpr int NR = 4 * kLanes<T>;
+  alignas(64) T turned[kThinColumns<T> * NR], chains[kThinColumns<T> * NR];
+  const int64_t n = rows.i1 - rows.i0;
+  if (p.e.accumulate) pack_panel<T, 4>({p.C + rows.i0 * p.N, 1, p.N}, p.N, n, turned);
+  int64_t k0 = 0;
+  do {
+    thin_block(p, rows, k0, panel, chains, turned);
+    if (p.sums && rows.i0 == 0) {
+      const Matrix<T> B = p.B.at(k0, 0);
+      sum_columns(B.data, B.row, min_of(kKC, p.K - k0), p.N, p.sums, k0 > 0 || p.e.accumulate);
+    }
     k0 += kKC;
   } while (k0 < p.K);
-  turn_back(p, i, rows, turned);
+  turn_back(p, rows.i0, n, turned);
 }
 
 template <class T>
@@ -100,7 +125,7 @@ void gemm_thin(const Product<T>& p, const Workspace& ws) {
   constexpr int NR = 4 * kLanes<T>;
   parallel_for(ceil_div(p.M, NR), p.M * p.N * p.K / 2, [&](int64_t chunk, int worker) {
     T* const panel = reinterpret_cast<T*>(ws.of_thread(worker));
-    thin_panel(p, chunk * NR, min_of(NR, p.M - chunk * NR), panel);
+    thin_panel(p, {chunk * NR, min_of((chunk + 1) * NR, p.M), 0, p.N}, panel);
   });
 }
 

@@ -35,7 +35,8 @@ struct TileCall {
   Matrix<T> A;  // MR x kc
   const T* B;   // kc rows, `ldb` apart
   int64_t ldb;
-  T* C;  // MR rows, `ldc` apart
+  T* C;             // MR rows, `ldc` apart
+  const T* chains;  // tiles of 4 vectors: the sums to start from, laid out as C; null: from 0
   int64_t ldc;
   int64_t cols;           // <= NV vectors
   bool add;               // C += instead of C =
@@ -43,10 +44,10 @@ struct TileCall {
   Activation activation;  // likewise none
   const T* y;             // if not null, C goes through act' at y, which lies as C does
   T* pack;                // ReadB::pack: B is also copied here, in rows of NV vectors
-  const T*
-      next;  // rows of the next panel of B that are fetched into L2 meanwhile: `ldb_next` apart,
-  const T* next_end;  // up to here
-  int64_t ldb_next;
+  // Of the next panel of B, what is fetched into L2 meanwhile: NV vectors `next_col` apart for each
+  // step from `next` to `next_end`.
+  const T *next, *next_end;
+  int64_t next_step, next_col;
 };
 
 enum class ReadB { whole, pack };  // pack: masked reads, and a copy for the rows to come
@@ -144,6 +145,10 @@ void tile(const TileCall<T>& c) {
   unroll<MR>([&](auto i) FASTDL_UNROLLED {
     unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = Vec<T>{}; });
   });
+  if (NV == 4 && c.chains)
+    unroll<MR>([&](auto i) FASTDL_UNROLLED {
+      unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = load(c.chains + i * c.ldc + j * L); });
+    });
   RowsOfA<T, MR, kUnitRows> a(c.A);
   const T* b = c.B;
   T* pack = c.pack;
@@ -164,8 +169,9 @@ void tile(const TileCall<T>& c) {
     __builtin_prefetch(c.C + line / NV * c.ldc + line % NV * L + L - 1, 1);
     if (line < kLines - 1) ++line;
     if (next != c.next_end) {
-      unroll<NV>([&](auto j) FASTDL_UNROLLED { __builtin_prefetch(next + j * L + L - 1, 0, 2); });
-      next += c.ldb_next;
+      unroll<NV>([&](auto j)
+                     FASTDL_UNROLLED { __builtin_prefetch(next + j * c.next_col + L - 1, 0, 2); });
+      next += c.next_step;
     }
     for (int64_t k = min_of(left, stretch); k > 0; --k) {
       Vec<T> bv[NV];

@@ -13,6 +13,7 @@ from fastdl.errors import capture_error
 Array: TypeAlias = npt.NDArray[Any]
 
 ALIGNMENT_BYTES = 64
+LARGE_BYTES = 1 << 20  # from here on aligning, 3 us, is less than what it saves
 
 
 def describe(x: Array) -> str:
@@ -43,9 +44,26 @@ def copy(x: Array) -> Array:
     return y
 
 
+def _on_a_line(memory: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array of ``shape`` in ``memory``, which has ALIGNMENT_BYTES more than it needs."""
+    start = -memory.ctypes.data % ALIGNMENT_BYTES
+    end = start + memory.size - ALIGNMENT_BYTES
+    return memory[start:end].view(dtype).reshape(shape)
+
+
 def aligned_zeros(size: int, dtype: npt.DTypeLike) -> Array:
     """Return ``size`` zeros that start at a multiple of 64 bytes."""
     dtype = np.dtype(dtype)
-    memory = np.zeros(size * dtype.itemsize + ALIGNMENT_BYTES, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT_BYTES
-    return memory[start : start + size * dtype.itemsize].view(dtype)
+    return _on_a_line(np.zeros(size * dtype.itemsize + ALIGNMENT_BYTES, np.uint8), (size,), dtype)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return ``np.empty(shape, dtype)`` which, if large, starts at a multiple of 64 bytes.
+
+    NumPy aligns to 16 bytes, and then every vector that a kernel stores lies in two lines: products
+    of 1024 x 1024 x 1024 take 2 to 3 % longer.
+    """
+    y = np.empty(shape, dtype)
+    if y.nbytes < LARGE_BYTES:
+        return y
+    return _on_a_line(np.empty(y.nbytes + ALIGNMENT_BYTES, np.uint8), shape, dtype)

@@ -15,10 +15,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
-import numpy as np
-
 from fastdl import _core
-from fastdl._array import Array, copy
+from fastdl._array import Array, copy, empty
 
 if TYPE_CHECKING:
     from fastdl.tensor import Tensor
@@ -208,9 +206,9 @@ class Pass:
     def place(self, t: Tensor) -> Array:
         """Return an array for the gradient of ``t``, to be overwritten."""
         if t._node is not None or t._grad is not None:
-            return np.empty(t._array.shape, t._array.dtype)
+            return empty(t._array.shape, t._array.dtype)
         home = t._home
-        t._grad = np.empty(t._array.shape, t._array.dtype) if home is None else home.grad
+        t._grad = empty(t._array.shape, t._array.dtype) if home is None else home.grad
         self._stored.append(t)
         return t._grad
 

@@ -61,35 +61,14 @@ FASTDL_INLINE void choose_p(Layout& l) {
   }
 }
 
-/// One tile of a transpose: y[i * ldy + k] = x[k * ldx + i] for i < np, k < nq, both <= L.
-template <class T>
-FASTDL_INLINE void transpose_tile(const T* x, int64_t ldx, T* y, int64_t ldy, int64_t np,
-                                  int64_t nq) {
-  constexpr int L = kLanes<T>;
-  Vec<T> r[L];
-  unroll<L>([&](auto k) { r[k] = k < nq ? load(x + k * ldx, np) : Vec<T>{}; });
-  transpose<T>(r);
-  unroll<L>([&](auto i) {
-    if (i < np) store(y + i * ldy, r[i], nq);
-  });
-}
-
+/// y[i * ldy + k] = x[k * ldx + i] for i < np, k < nq.
 template <class T>
 FASTDL_INLINE void transpose_block(const T* x, int64_t ldx, T* y, int64_t ldy, int64_t np,
                                    int64_t nq) {
-  if constexpr (sizeof(T) >= 4) {
-    constexpr int L = kLanes<T>;
-    for (int64_t q = 0; q < nq; q += L)
-      for (int64_t p = 0; p < np; p += L)
-        if (nq - q >= L && np - p >= L)
-          transpose_tile(x + q * ldx + p, ldx, y + p * ldy + q, ldy, L, L);
-        else
-          transpose_tile(x + q * ldx + p, ldx, y + p * ldy + q, ldy, min_of(L, np - p),
-                         min_of(L, nq - q));
-  } else {
-    for (int64_t p = 0; p < np; ++p)
-      for (int64_t q = 0; q < nq; ++q) y[p * ldy + q] = x[q * ldx + p];
-  }
+  if constexpr (sizeof(T) >= 4)
+    if (nq >= kSide<T>) return pack_transposed(x, ldx, nq, np, y, ldy);
+  for (int64_t p = 0; p < np; ++p)
+    for (int64_t q = 0; q < nq; ++q) y[p * ldy + q] = x[q * ldx + p];
 }
 
 template <class T>

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdl._array import Array, contiguous, describe
+from fastdl._array import Array, contiguous, describe, empty
 from fastdl.tape import Backward, Node, mode
 from fastdl.tensor import ONES, ArrayLike, Tensor, new_tensor
 
@@ -46,7 +46,7 @@ def output(
         If ``out`` is given and one of ``inputs`` wants a gradient.
     """
     if out is None:
-        return np.empty(shape, dtype)
+        return empty(shape, dtype)
     if mode.enabled and any(wants_grad(x) is not None for x in (out, *inputs)):
         raise RuntimeError(
             f"{op}: out must be None where a gradient is recorded, got an array; "

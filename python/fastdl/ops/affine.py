@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from fastdl import _core
-from fastdl._array import Array, describe
+from fastdl._array import Array, describe, empty
 from fastdl.ops._call import array_of, output, result, wants_grad
 from fastdl.tape import Node, Pass
 from fastdl.tensor import ArrayLike, Tensor
@@ -58,7 +56,7 @@ def affine(
     act, prec = activation or "none", precision or "full"
     x2, shape = _rows(x, w)
     inputs = X, W, b
-    y = np.empty(shape, x.dtype) if out is None else output("affine", out, shape, x.dtype, inputs)
+    y = empty(shape, x.dtype) if out is None else output("affine", out, shape, x.dtype, inputs)
     y2 = y if y.ndim == 2 else y.reshape(x2.shape[0], shape[-1])
     _core.affine_forward(x2, w, bias, y2, act, prec)
     if out is not None:
@@ -108,7 +106,7 @@ def affine_backward(
     for name, a in (("dY", dy), ("Y", y)):
         if a is not None and a.shape != shape:
             raise ValueError(f"{op}: {name} must have shape {shape}, got {describe(a)}")
-    dX, dW, db = np.empty_like(x), np.empty_like(w), np.empty(w.shape[1], w.dtype)
+    dX, dW, db = empty(x.shape, x.dtype), empty(w.shape, w.dtype), empty(w.shape[1:], w.dtype)
     y2 = None if y is None else y.reshape(rows)
     _core.affine_backward(
         dy.reshape(rows),
