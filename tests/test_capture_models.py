@@ -45,7 +45,9 @@ def actor_critic():
 
 def accumulating():
     """Gradients of two parts of a batch, added up, then one step; the network is nested."""
-    model = nn.Sequential(nn.MLP(4, 16, 8, norm="batch"), nn.Tanh(), nn.Affine(8, 3))
+    model = nn.Sequential(
+        nn.MLP(4, 16, 8, norm="batch"), nn.LayerNorm(8), nn.Tanh(), nn.Affine(8, 3)
+    )
     opt = optim.AdamW(model.parameters(), lr=1e-2)
     loss_fn = nn.CrossEntropyLoss()
 

@@ -112,18 +112,21 @@ FASTDL_INLINE Vec<T> join_pair(Vec<T> a, Vec<T> b, F f, std::integer_sequence<in
   const Vec<T> other = __builtin_shufflevector(a, b, ((I ^ Distance) + (I & Distance ? L : 0))...);
   return f(same, other);
 }
-/// join_lanes of as many vectors as there are lanes: lane i of the result belongs to v[i].  A third
-/// of the work of joining each alone, with the same tree.
-template <class T, int Distance = kLanes<T> / 2, class F>
-FASTDL_INLINE Vec<T> join_rows(Vec<T> (&v)[kLanes<T>], F f) {
+/// join_lanes of R vectors, R a power of 2 up to kLanes: lane i kLanes / R of the result belongs to v[i].
+/// With R = kLanes a third of the work of joining each alone, with the same tree.
+template <class T, int R, int Distance = kLanes<T> / 2, class F>
+FASTDL_INLINE Vec<T> join_rows(Vec<T> (&v)[R], F f) {
   if constexpr (Distance == 0) {
     return v[0];
   } else {
     const auto lanes = std::make_integer_sequence<int, kLanes<T>>();
-    unroll<Distance>([&](auto k) FASTDL_UNROLLED {
-      v[k] = join_pair<Distance, T>(v[k], v[k + Distance], f, lanes);
+    constexpr int kLeft = R > 1 ? R / 2 : 1;
+    Vec<T> joined[kLeft];
+    unroll<kLeft>([&](auto k) FASTDL_UNROLLED {
+      joined[k] = R > 1 ? join_pair<Distance, T>(v[k], v[R / 2 + k], f, lanes)
+                        : f(v[k], exchange<Distance, T>(v[k], lanes));
     });
-    return join_rows<T, Distance / 2>(v, f);
+    return join_rows<T, kLeft, Distance / 2>(joined, f);
   }
 }
 
@@ -153,19 +156,35 @@ FASTDL_INLINE void for_each_wide(int64_t first, int64_t n, F&& body) {
   if (j < n) body(j, n - j);
 }
 
-/// K sums over [0, n) at once: add(j, count, acc) adds elements j .. j + count - 1 to the lanes of
-/// acc[0 .. K-1], nothing to lanes from `count` on.
+/// The 16 lanes of K sums over [0, n): add(j, count, acc) adds elements j .. j + count - 1 to the lanes
+/// of acc[0 .. K-1], nothing to lanes from `count` on.  Several chains take turns, 16 elements each:
+/// long rows that lie in a cache would wait for the additions of one.
+template <class T, int K, int kChains, class F>
+FASTDL_INLINE void row_lanes(int64_t n, Wide<T> (&total)[K], F add) {
+  unroll<K>([&](auto k) FASTDL_UNROLLED { total[k] = Wide<T>{}; });
+  for (int64_t first = 0; first < n; first += kSumBlock) {
+    const int64_t last = min_of(n, first + kSumBlock);
+    Wide<T> acc[kChains][K];
+    unroll<kChains>([&](auto c) FASTDL_UNROLLED {
+      unroll<K>([&](auto k) FASTDL_UNROLLED { acc[c][k] = Wide<T>{}; });
+    });
+    int64_t j = first;
+    if constexpr (kChains > 1)
+      for (; j + kChains * kWide <= last; j += kChains * kWide)
+        unroll<kChains>([&](auto c)
+                            FASTDL_UNROLLED { add(j + c * kWide, int64_t{kWide}, acc[c]); });
+    for_each_wide(j, last,
+                  [&](int64_t at, int64_t count) FASTDL_UNROLLED { add(at, count, acc[0]); });
+    unroll<kChains>([&](auto c) FASTDL_UNROLLED {
+      unroll<K>([&](auto k) FASTDL_UNROLLED { total[k] = total[k] + acc[c][k]; });
+    });
+  }
+}
+/// K sums over [0, n) at once, in one chain each.
 template <class T, int K, class F>
 FASTDL_INLINE void row_sums(int64_t n, T (&sums)[K], F add) {
   Wide<T> total[K];
-  unroll<K>([&](auto k) FASTDL_UNROLLED { total[k] = Wide<T>{}; });
-  for (int64_t first = 0; first < n; first += kSumBlock) {
-    Wide<T> acc[K];
-    unroll<K>([&](auto k) FASTDL_UNROLLED { acc[k] = Wide<T>{}; });
-    for_each_wide(first, min_of(n, first + kSumBlock),
-                  [&](int64_t j, int64_t count) FASTDL_UNROLLED { add(j, count, acc); });
-    unroll<K>([&](auto k) FASTDL_UNROLLED { total[k] = total[k] + acc[k]; });
-  }
+  row_lanes<T, K, 1>(n, total, add);
   unroll<K>([&](auto k) FASTDL_UNROLLED { sums[k] = sum_of(total[k])[0]; });
 }
 

@@ -277,6 +277,56 @@ def gather_backward(dY: Real, index: Index, dX: Real) -> None:
 def gather_forward(X: Real, index: Index, Y: Real) -> None:
     """X (N R M), index (N K M) -> Y (N K M)"""
 
+@overload
+def layer_norm_backward(
+    dY: Real,
+    X: Real,
+    gamma: Real | None,
+    mean: Real,
+    rstd: Real,
+    dX: Real | None = None,
+    dgamma: Real | None = None,
+    dbeta: Real | None = None,
+    accumulate: bool = False,
+) -> None:
+    """dY (B n), X (B n), gamma (n)?, mean (B), rstd (B) -> dX (B n)?, dgamma (n)?, dbeta (n)?"""
+
+@overload
+def layer_norm_backward(
+    dY: Real,
+    X: Real,
+    *,
+    gamma: Real | None = None,
+    mean: Real,
+    rstd: Real,
+    dX: Real | None = None,
+    dgamma: Real | None = None,
+    dbeta: Real | None = None,
+    accumulate: bool = False,
+) -> None: ...
+@overload
+def layer_norm_forward(
+    X: Real,
+    gamma: Real | None,
+    beta: Real | None,
+    Y: Real,
+    mean: Real | None = None,
+    rstd: Real | None = None,
+    eps: float = 1e-05,
+) -> None:
+    """X (B n), gamma (n)?, beta (n)? -> Y (B n), mean (B)?, rstd (B)?"""
+
+@overload
+def layer_norm_forward(
+    X: Real,
+    *,
+    gamma: Real | None = None,
+    beta: Real | None = None,
+    Y: Real,
+    mean: Real | None = None,
+    rstd: Real | None = None,
+    eps: float = 1e-05,
+) -> None: ...
 def log_softmax_backward(dY: Real, Y: Real, dX: Real) -> None:
     """dY (B C), Y (B C) -> dX (B C)"""
 

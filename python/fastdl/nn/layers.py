@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any, TypeVar
 
@@ -236,6 +237,55 @@ class BatchNorm1d(Module):
         """Return the size and options."""
         act = f", activation={self.activation!r}" if self.activation else ""
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}{act}"
+
+
+class LayerNorm(Module):
+    """Normalise the last axes of every sample over themselves, with torch's arguments and names.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The last axes of the input.
+    eps : float
+    elementwise_affine : bool
+        Learn a scale and, if ``bias``, a shift of every element.
+    bias : bool
+    dtype : float32 or float64
+
+    Attributes
+    ----------
+    weight, bias : Parameter (*normalized_shape), or None
+        gamma and beta.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        axes = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+        if not axes:
+            raise ValueError("LayerNorm: normalized_shape must have an axis, got ()")
+        for n in axes:
+            _check_sizes("LayerNorm", normalized_shape=n)
+        self.normalized_shape = tuple(axes)
+        self.eps = eps
+        shift = elementwise_affine and bias
+        self.weight = Parameter(np.ones(axes, dtype)) if elementwise_affine else None
+        self.bias = Parameter(np.zeros(axes, dtype)) if shift else None
+
+    def forward(self, X: ArrayLike) -> ArrayLike:
+        """(..., *normalized_shape), kept."""
+        return ops.layer_norm(X, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Return the shape and options."""
+        learned = f"elementwise_affine={self.weight is not None}"
+        shift = "" if self.bias is not None or self.weight is None else ", bias=False"
+        return f"{self.normalized_shape}, eps={self.eps}, {learned}{shift}"
 
 
 class Flatten(Module):

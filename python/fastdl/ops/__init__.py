@@ -12,6 +12,7 @@ from fastdl.ops.cross_entropy import cross_entropy, cross_entropy_backward
 from fastdl.ops.dropout import dropout, dropout_backward
 from fastdl.ops.gather import gather
 from fastdl.ops.getitem import getitem
+from fastdl.ops.layer_norm import layer_norm, layer_norm_backward
 from fastdl.ops.log_softmax import log_softmax, log_softmax_backward
 from fastdl.ops.mse_loss import mse_loss, mse_loss_backward
 from fastdl.ops.relu import relu, relu_backward
@@ -36,6 +37,8 @@ __all__ = [
     "gae",
     "gather",
     "getitem",
+    "layer_norm",
+    "layer_norm_backward",
     "log_softmax",
     "log_softmax_backward",
     "mean",
