@@ -122,6 +122,37 @@ FASTDL_INLINE void finish_sums(TileCall<float>& c, int64_t rows, const float* su
   finish_partial_tile(c, sums, int(rows), int(ld));
 }
 
+/// Adds whole steps to the sums of MR rows by NV vectors.  Both chains of a step run at once, so that
+/// nothing of it leaves the registers but its sum.
+template <int MR, int NV>
+FASTDL_INLINE void paired_steps(int64_t steps, const float* a, int64_t lda, const float* b,
+                                float* sums) {
+  constexpr int L = kLanes<float>, kPairsOfChain = kChain / 2;
+  constexpr int kNextChain = kPairsOfChain * NV * L;
+  const int64_t next_chain = kPairsOfChain * lda;
+  for (; steps > 0; --steps, a += next_chain, b += kNextChain) {
+    Vec<float> first[MR][NV], second[MR][NV];
+    const auto each = [&](auto f) FASTDL_UNROLLED {
+      unroll<MR>([&](auto i) FASTDL_UNROLLED {
+        unroll<NV>([&](auto j) FASTDL_UNROLLED { f(first[i][j], second[i][j], i, j); });
+      });
+    };
+    each([](auto& x, auto& y, auto, auto) FASTDL_UNROLLED { x = y = Vec<float>{}; });
+    for (int pair = 0; pair < kPairsOfChain; ++pair, a += lda, b += NV * L) {
+      Vec<float> b1[NV], b2[NV];
+      unroll<NV>([&](auto j) FASTDL_UNROLLED {
+        b1[j] = load(b + j * L), b2[j] = load(b + kNextChain + j * L);
+      });
+      each([&](auto& x, auto& y, auto i, auto j)
+               FASTDL_UNROLLED { x = dot(x, b1[j], a[i]), y = dot(y, b2[j], a[next_chain + i]); });
+    }
+    each([&](auto& x, auto& y, auto i, auto j) FASTDL_UNROLLED {
+      float* const s = sums + (i * NV + j) * L;
+      store(s, load(s) + (x + y));
+    });
+  }
+}
+
 /// Adds to the sums of a tile of MR rows by NV vectors; what is not the running chain waits in L1.
 template <int MR, int NV, bool kPairs>
 FASTDL_INLINE void chained_sums(const TileCall<float>& c, float* sums) {
@@ -135,7 +166,15 @@ FASTDL_INLINE void chained_sums(const TileCall<float>& c, float* sums) {
     });
   };
   const float *a = c.A.data, *b = c.B;
-  for (int64_t k = 0; k < c.kc; k += 2 * kChain) {
+  int64_t k = 0;
+  if constexpr (kPairs && MR == kTileRows) {
+    constexpr int kHalf = MR / 2;  // two chains of all rows would need twice the registers
+    const int64_t steps = c.kc / (2 * kChain);
+    paired_steps<kHalf, NV>(steps, a, c.A.col, b, sums);
+    paired_steps<kHalf, NV>(steps, a + kHalf, c.A.col, b, sums + kHalf * NV * L);
+    k = steps * 2 * kChain, a += k / 2 * c.A.col, b += k / 2 * NV * L;
+  }
+  for (; k < c.kc; k += 2 * kChain) {
     chain<MR, NV, kPairs>(min_of(kChain, c.kc - k), a, c.A.col, b, acc);
     each([&](auto& x, int at) FASTDL_UNROLLED { store(first + at, x); });
     chain<MR, NV, kPairs>(max_of(0, min_of(kChain, c.kc - k - kChain)), a, c.A.col, b, acc);
@@ -144,31 +183,47 @@ FASTDL_INLINE void chained_sums(const TileCall<float>& c, float* sums) {
   }
 }
 
+template <int MR, int NV>
+FASTDL_INLINE void copy_tile(const float* from, int64_t from_ld, float* to, int64_t to_ld) {
+  constexpr int L = kLanes<float>;
+  for (int i = 0; i < MR; ++i)
+    unroll<NV>([&](auto j) FASTDL_UNROLLED {
+      store(to + i * to_ld + j * L, load(from + i * from_ld + j * L));
+    });
+}
+
 /// At most MR rows by 2 vectors.  Rows that are missing are computed from what follows in the packed
 /// block, and not stored: one tile serves many heights.
 template <int MR, bool kPairs>
 __attribute__((noinline)) void chained_tile(TileCall<float> c, int64_t rows) {
-  constexpr int L = kLanes<float>, NV = 2;
-  alignas(64) float sums[MR * NV * L] = {};
-  if (c.add) load_sums(c, rows, sums, NV * L);
+  constexpr int NV = 2, NR = NV * kLanes<float>;
+  const bool whole = rows == MR && c.cols == NR;
+  alignas(64) float sums[MR * NR];
+  if (!c.add || !whole) __builtin_memset(sums, 0, sizeof sums);
+  if (c.add && whole)
+    copy_tile<MR, NV>(c.C, c.ldc, sums, NR);
+  else if (c.add)
+    load_sums(c, rows, sums, NR);
   chained_sums<MR, NV, kPairs>(c, sums);
-  finish_sums(c, rows, sums, NV * L);
+  if (whole && !c.bias && c.activation == Activation::none)
+    copy_tile<MR, NV>(sums, NR, c.C, c.ldc);
+  else
+    finish_sums(c, rows, sums, NR);
 }
 
 constexpr int kFewRows = (kTileRows + 3) / 4;
 
-/// Rounds kc packed rows of `width` in place.  With kPairs, two rows become one of pairs; a last one
-/// without partner gets zeros.
+/// Rounds kc rows of `cols` and stores them as rows of `width`; `from` may be `to`.  With kPairs, two
+/// rows become one of pairs; a last one without partner gets zeros.
 template <bool kPairs>
-void round_packed(float* p, int64_t width, int64_t kc) {
-  if (!kPairs)
-    return for_each_vector<float>(
-        0, width * kc, [=](int64_t i, int64_t n) { store(p + i, rounded(load(p + i, n)), n); });
-  for (int64_t k = 0; k < kc; k += 2)
+void round_rows(const float* from, int64_t row, int64_t cols, int64_t kc, float* to,
+                int64_t width) {
+  for (int64_t k = 0; k < kc; k += kPairs ? 2 : 1, to += width)
     for_each_vector<float>(0, width, [=](int64_t j, int64_t n) {
-      const float* upper = p + k * width + j;
-      const Vec<float> lower = load(upper + width, k + 1 < kc ? n : 0);
-      store(p + k / 2 * width + j, paired(load(upper, n), lower), n);
+      const int64_t there = max_of(0, min_of(n, cols - j));
+      const float* at = from + k * row + j;
+      const Vec<float> x = load(at, there);
+      store(to + j, kPairs ? paired(x, load(at + row, k + 1 < kc ? there : 0)) : rounded(x), n);
     });
 }
 
@@ -195,12 +250,20 @@ void chained_block(const Product<float>& p, const Piece& piece, int64_t k0, int6
   const int64_t step = ceil_div(rows, ceil_div(rows, kTileRows));
   const int64_t tile_size = packed_tile_size<float>(step, kc);
   pack_rows(p.A.at(piece.i0, k0), rows, step, kc, packed);
-  for (int64_t i = 0; i < rows; i += step)
-    round_packed<kPairs>(packed + i / step * tile_size, min_of(step, rows - i), kc);
+  for (int64_t i = 0; i < rows; i += step) {
+    float* const tile = packed + i / step * tile_size;
+    const int64_t n = min_of(step, rows - i);
+    round_rows<kPairs>(tile, n, n, kc, tile, n);
+  }
   for (int64_t j = piece.j0; j < piece.j1; j += NR) {
     TileCall<float> c = panel_call(p, k0, kc, j, min_of(NR, piece.j1 - j));
-    pack_panel<float, 2>(p.B.at(k0, j), kc, c.cols, panel);
-    round_packed<kPairs>(panel, NR, kc);
+    const Matrix<float> B = p.B.at(k0, j);
+    if (B.col == 1) {
+      round_rows<kPairs>(B.data, B.row, c.cols, kc, panel, NR);
+    } else {
+      pack_panel<float, 2>(B, kc, c.cols, panel);
+      round_rows<kPairs>(panel, NR, NR, kc, panel, NR);
+    }
     c.B = panel;
     for (int64_t i = 0; i < rows; i += step) {
       const int64_t n = min_of(step, rows - i), at = (piece.i0 + i) * p.ldc + j;
