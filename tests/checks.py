@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from fastdl import _core
+from fastdl._array import to_device
 from harness import (
     EMULATOR,
     Call,
@@ -124,6 +125,18 @@ def check_replay(kernel: Kernel, case: Case, dtype: Any) -> None:
         program.run([bound.arrays[n] for n in slots])
         bound._check_memory()
         same_bits(outputs, eager[i], f"eager against replay on inputs {i}")
+
+
+def check_on_device(kernel: Kernel, case: Case, dtype: Any) -> None:
+    """Copied to the device, run and copied back: the bits of the same kernel on host arrays."""
+    call = build(kernel, case, dtype)
+    want = run(call)
+    there = {name: to_device(array.copy(), EMULATOR) for name, array in call.arrays.items()}
+    invoke(call, there)
+    same_bits(want, {n: there[n].numpy() for n in want}, f"{kernel.name} on the device")
+    inputs = call.names("in")
+    before = {n: call.arrays[n] for n in inputs}
+    same_bits(before, {n: there[n].numpy() for n in inputs}, f"{kernel.name}, inputs")
 
 
 def check_specials(kernel: Kernel, case: Case, dtype: Any) -> None:

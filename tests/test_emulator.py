@@ -35,7 +35,7 @@ COMPILER = (
     os.environ.get("CXX", "").split()
     or [name for name in ("c++", "g++", "clang++") if shutil.which(name)][:1]
 )
-EMULATOR_SOURCES = ("fiber", "machine", "shared_memory", "switch")
+EMULATOR_SOURCES = ("device_memory", "fiber", "machine", "shared_memory", "switch")
 RIGHT = "2080"  # 1 + 2 + ... + 64
 
 

@@ -10,7 +10,17 @@ import contract
 import numpy as np
 import pytest
 from fastdl import _core
-from harness import CPU_BACKENDS, DTYPES, arguments, arrays_of, build, kernels, op_modules
+from harness import (
+    CPU_BACKENDS,
+    DTYPES,
+    EMULATOR,
+    arguments,
+    arrays_of,
+    build,
+    emulated,
+    kernels,
+    op_modules,
+)
 from opcase import Case, Kernel
 
 HERE = [k for k in kernels() if k.name in _core.op_names()]
@@ -111,6 +121,12 @@ def test_backends_with_fma_agree(chosen: Chosen, dtype: Any, names: list[str]) -
 @each_call
 def test_replay_is_eager(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_replay(*chosen, dtype)
+
+
+@pytest.mark.parametrize("backend", [EMULATOR] if emulated() else [], indirect=True)
+@each_call
+def test_on_device(chosen: Chosen, backend: str, dtype: Any) -> None:
+    checks.check_on_device(*chosen, dtype)
 
 
 @over_dtypes(special_cases)

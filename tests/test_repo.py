@@ -197,7 +197,7 @@ def test_the_module_needs_only_the_system() -> None:
         ["readelf", "-d", _core.__file__], capture_output=True, text=True, check=True
     ).stdout
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", out)
-    allowed = re.compile(r"(libstdc\+\+|libgcc_s|libc|libm|libpthread|librt|ld-linux)[.-]")
+    allowed = re.compile(r"(libstdc\+\+|libgcc_s|libc|libdl|libm|libpthread|librt|ld-linux)[.-]")
     assert needed and all(allowed.match(name) for name in needed), needed
 
 

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "bind/array.h"
+#include "bind/device_array.h"
 
 namespace fastdl {
 
@@ -54,7 +54,7 @@ struct FromPython : Visitor<FromPython> {
 
   void array(const char* name, View& v, const ArraySpec&) {
     PyObject* o = args.find(position++, name, &used);
-    if (o && o != Py_None) v = read_array(args.op, name, o);
+    if (o && o != Py_None) v = read_argument(args.op, name, o);
   }
   template <class T>
   void attr(const char* name, T& x) {

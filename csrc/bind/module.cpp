@@ -24,9 +24,11 @@ PyObject* entry(PyObject*, PyObject* const* values, Py_ssize_t n, PyObject* name
   return guarded([&]() -> PyObject* {
     const CallArguments args{Op::name, values, n, names};
     const Op op = read_call<Op>(args);
-    check_and_record(op);
+    const Device device = check_and_record(op);
     if (PyProgram* p = PyProgram::active()) p->keep(args);
-    if (double(traffic_bytes(op)) + flops_of(op) / 4 < kReleaseGilBytes) {
+    if (device != Device::cpu) {
+      enqueue(op, device);
+    } else if (double(traffic_bytes(op)) + flops_of(op) / 4 < kReleaseGilBytes) {
       run(op);
     } else {
       py::gil_scoped_release release;
@@ -89,7 +91,6 @@ py::dict config() {
   d["bf16_unit"] = kBf16Units[int(bf16_unit())];
   d["stream_bytes"] = stream_bytes();
   d["compiler"] = __VERSION__;
-  d["cuda"] = false;
   return d;
 }
 
@@ -121,6 +122,8 @@ PYBIND11_MODULE(_core, m) {
     }
   });
   bind_ops(m);
+  bind_device_arrays(m);
+  bind_dlpack(m);
   bind_program(m);
   bind_replay(m);
   m.def("op_names", [] { return py::list(signatures().attr("keys")()); });

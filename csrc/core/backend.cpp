@@ -94,9 +94,9 @@ std::atomic<const Backend*>& active() {
 
 }  // namespace
 
-void fail_without_kernel(const Backend& backend, const char* op) {
+void fail_without_kernel(const Backend& backend, const char* op, const char* remedy) {
   throw std::runtime_error(std::string(op) + ": backend '" + backend.name +
-                           "' has no CUDA kernel yet; choose another by use_backend()");
+                           "' has no CUDA kernel yet; " + remedy);
 }
 
 std::vector<std::string> kernels_of(const std::string& name) {

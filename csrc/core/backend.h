@@ -33,13 +33,13 @@ struct KernelOf;
 #include "ops.def"
 #undef FASTDL_OP
 
-/// Throws std::runtime_error: `backend` cannot run the op.
-[[noreturn]] void fail_without_kernel(const Backend& backend, const char* op);
+/// Throws std::runtime_error: `backend` cannot run the op; `remedy` says what to do.
+[[noreturn]] void fail_without_kernel(const Backend& backend, const char* op, const char* remedy);
 /// Throws if the backend has no kernel for the op, and never looks for one elsewhere.
 template <class Op>
-auto kernel_of(const Backend& backend) {
+auto kernel_of(const Backend& backend, const char* remedy = "choose another by use_backend()") {
   const auto kernel = KernelOf<Op>::in(backend);
-  if (!kernel) fail_without_kernel(backend, KernelOf<Op>::name);
+  if (!kernel) fail_without_kernel(backend, KernelOf<Op>::name, remedy);
   return kernel;
 }
 /// The names of the ops that a backend has a kernel for.

@@ -117,6 +117,11 @@ const char* to_string(DType t) {
   return "?";
 }
 
+const char* to_string(Device device) {
+  static const char* const names[] = {"cpu", "cuda", "cuemu"};
+  return names[int(device)];
+}
+
 std::string describe(const View& v) { return v ? to_string(v.dtype) + shape_text(v) : "nothing"; }
 
 void Contract::fail(const char* name, const std::string& want, const View& v) const {
@@ -140,10 +145,19 @@ void Contract::array(const char* name, const View& v, const ArraySpec& spec) {
     if (!spec.optional) fail(name, wanted(v, spec), v);
     return;
   }
+  check_device(name, v);
   check_dtype(name, v, spec);
   check_shape(name, v, spec);
   check_layout(name, v, spec);
   seen_[n_seen_++] = {name, &v, spec.role};
+}
+
+void Contract::check_device(const char* name, const View& v) const {
+  if (v.device == (n_seen_ ? seen_[0].view->device : v.device)) return;
+  throw std::runtime_error(std::string(op_) + ": " + name + " must be on " +
+                           to_string(seen_[0].view->device) + ", where " + seen_[0].name +
+                           " is, got " + describe(v) + " on " + to_string(v.device) +
+                           "; move it by .to(...)");
 }
 
 void Contract::check_dtype(const char* name, const View& v, const ArraySpec& spec) {

@@ -13,6 +13,7 @@ struct DTypeError : std::runtime_error {
 };
 
 const char* to_string(DType t);
+const char* to_string(Device device);
 std::string describe(const View& v);  // "float32(2, 3)"
 
 bool is_contiguous(const View& v);
@@ -36,6 +37,8 @@ class Contract : public Visitor<Contract> {
 
   /// No output may share memory with another argument (element-wise ops may write over an input).
   void check_overlap() const;
+  /// Where the arguments are: all on one device.
+  Device device() const { return n_seen_ ? seen_[0].view->device : Device::cpu; }
 
  private:
   struct Dim {
@@ -50,6 +53,7 @@ class Contract : public Visitor<Contract> {
   };
   static constexpr int kMaxDims = 8, kMaxArrays = 16;
 
+  void check_device(const char* name, const View& v) const;
   void check_dtype(const char* name, const View& v, const ArraySpec& spec);
   void check_shape(const char* name, const View& v, const ArraySpec& spec);
   void check_layout(const char* name, const View& v, const ArraySpec& spec) const;
@@ -76,14 +80,16 @@ constexpr bool allows_inplace() {
   return false;
 }
 
-/// Throws unless the arguments keep the op's contract.  An op may add `void validate() const` for
-/// what dims cannot say (labels in range, attribute values).
+/// Throws unless the arguments keep the op's contract; returns the device they are on.  An op may
+/// add `void validate() const` for what dims cannot say (labels in range, attribute values); it must
+/// not look at elements that are not `on_host`: see core/fault.h.
 template <class Op>
-void check(const Op& op) {
+Device check(const Op& op) {
   Contract c(Op::name, allows_inplace<Op>());
   Op::visit(op, c);
   c.check_overlap();
   if constexpr (requires { op.validate(); }) op.validate();
+  return c.device();
 }
 
 /// Bytes an op must move at least once: the roofline denominator, derived rather than typed by

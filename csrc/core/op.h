@@ -5,6 +5,7 @@
 // Checks, error texts, Python signatures, recording and byte counts are visitors over it.
 #include <cstdint>
 
+#include "core/fault.h"
 #include "core/view.h"
 
 namespace fastdl {
@@ -88,11 +89,12 @@ struct Scratch {
   int64_t thread_bytes = 0;
 };
 
-/// The scratch memory of a running call.  Pieces are 64-byte aligned and uninitialised.
+/// What a running call gets besides its arguments.  Pieces of scratch memory are 64-byte aligned and uninitialised.
 struct Workspace {
   char* shared = nullptr;
   char* threads = nullptr;
   int64_t thread_bytes = 0;
+  Fault* fault = nullptr;  // on a device: where its kernels report bad values
 
   FASTDL_INLINE char* of_thread(int worker) const { return threads + worker * thread_bytes; }
 };

@@ -30,7 +30,7 @@ Workspace workspace_for(const Scratch& need) {
   const int64_t total = shared + each * team_limit();
   if (total == 0) return {};
   char* data = scratch_memory.reserve(total);
-  return {data, data + shared, each};
+  return {data, data + shared, each, nullptr};
 }
 
 Program* recording() { return recording_program; }

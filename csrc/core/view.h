@@ -10,7 +10,7 @@
 namespace fastdl {
 
 enum class DType : uint8_t { f32, f64, bf16, i32, i64, u8 };
-enum class Device : uint8_t { cpu, cuda };
+enum class Device : uint8_t { cpu, cuda, cuemu };  // cuemu: the emulator of CUDA, for tests
 
 template <class T>
 struct DTypeOf;
@@ -56,6 +56,8 @@ struct View {
     for (int i = 0; i < rank; ++i) n *= shape[i];
     return n;
   }
+  /// Whether the host may read the elements.
+  FASTDL_INLINE bool on_host() const { return device == Device::cpu; }
   FASTDL_INLINE int64_t bytes() const { return rank < 0 ? 0 : size() * size_of(dtype); }
   /// The elements, or null for an argument that was not given.
   template <class T>

@@ -22,6 +22,8 @@
 
 #include <stdexcept>
 #include <string>
+
+#include "cuda/stream.h"
 #else
 #include "cuda/emulator/words.h"
 #endif
@@ -65,7 +67,7 @@ inline void check(cudaError_t error) {
 /// Starts kernel(args...) with `blocks` blocks of `threads` threads.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), int64_t blocks, int threads, A... args) {
-  kernel<<<unsigned(blocks), unsigned(threads)>>>(args...);
+  kernel<<<unsigned(blocks), unsigned(threads), 0, cuda::stream>>>(args...);
   check(cudaGetLastError());
 }
 
@@ -78,7 +80,7 @@ void launch(void (*kernel)(P...), const Grid& grid, A... args) {
   cluster.val.clusterDim = {unsigned(grid.cluster), 1, 1};
   cudaLaunchConfig_t config{};
   config.gridDim = unsigned(grid.blocks), config.blockDim = unsigned(grid.threads);
-  config.dynamicSmemBytes = size_t(bytes);
+  config.dynamicSmemBytes = size_t(bytes), config.stream = cuda::stream;
   config.attrs = &cluster, config.numAttrs = grid.cluster > 1;
   check(cudaLaunchKernelEx(&config, kernel, P(args)...));
 }
@@ -134,6 +136,9 @@ FASTDL_DEVICE T* of_rank(T* p, int) {
   return p;
 }
 #endif
+
+/// Atomically: *p = to if it is 0; returns what it was.
+FASTDL_DEVICE int32_t exchange_if_zero(int32_t* p, int32_t to) { return atomicCAS(p, 0, to); }
 
 FASTDL_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 FASTDL_DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
@@ -191,6 +196,8 @@ FASTDL_DEVICE T* of_rank(T* p, int rank, Site site = Site::current()) {
   return static_cast<T*>(shared_of_rank(p, unsigned(rank), site));
 }
 
+FASTDL_DEVICE int32_t exchange_if_zero(int32_t* p, int32_t to) { return *p ? *p : (*p = to, 0); }
+
 FASTDL_DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 FASTDL_DEVICE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 FASTDL_DEVICE float sqrt(float x) { return __builtin_sqrtf(x); }
@@ -198,6 +205,25 @@ FASTDL_DEVICE double sqrt(double x) { return __builtin_sqrt(x); }
 FASTDL_DEVICE double pow(double x, double y) { return __builtin_pow(x, y); }
 
 #endif
+
+/// What an index may be.  A kernel asks before it uses one that the host has not seen, and reports
+/// the first that is out of bounds; the call fails at the next synchronisation: see core/fault.h.
+struct Bounds {
+  Fault* fault;      // null on the host, where Op::validate has looked at the indices
+  const char* text;  // of the host, where it is printed
+  int64_t limit;
+
+  FASTDL_DEVICE bool admit(int64_t index, int64_t element) const {
+    const bool good = uint64_t(index) < uint64_t(limit);
+    if (!good) report(index, element);
+    return good;
+  }
+  FASTDL_DEVICE void report(int64_t value, int64_t element) const {
+    if (!fault || exchange_if_zero(&fault->raised, 1)) return;
+    fault->text = text, fault->limit = limit;
+    fault->value = value, fault->element = element;
+  }
+};
 
 constexpr unsigned kAllLanes = ~0u;
 constexpr int kWarpSize = 32;

@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from fastdl import nn, ops, optim
+from fastdl._dlpack import from_dlpack
 from fastdl.capture import CapturedStep, capture
 from fastdl.config import backends, get_num_threads, set_num_threads, show_config, use_backend
 from fastdl.errors import CaptureError, Interrupted
@@ -33,7 +34,9 @@ __all__ = [
     "backends",
     "capture",
     "compile",
+    "cuda",
     "data",
+    "from_dlpack",
     "get_num_threads",
     "is_grad_enabled",
     "load",
@@ -51,7 +54,7 @@ __all__ = [
     "use_backend",
 ]
 
-_LATE_MODULES = ("data", "sklearn", "testing", "train")
+_LATE_MODULES = ("cuda", "data", "sklearn", "testing", "train")
 _LATE_NAMES = {"load": "fastdl.io", "save": "fastdl.io"}
 
 

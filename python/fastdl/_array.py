@@ -1,4 +1,8 @@
-"""The few things fastdl does with NumPy arrays besides passing them to kernels."""
+"""The few things fastdl does with arrays besides passing them to kernels.
+
+`Array` is an ndarray or, on a device, a `_core.DeviceArray`: that has the attributes and views of
+an ndarray, but values that the host can read by `on_host` alone.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,16 @@ from fastdl.errors import capture_error
 
 Array: TypeAlias = npt.NDArray[Any]
 
+#: What an `Array` is an instance of.
+ARRAYS = (np.ndarray, _core.DeviceArray)
+
 ALIGNMENT_BYTES = 64
 LARGE_BYTES = 1 << 20  # from here on aligning, 3 us, is less than what it saves
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+#: The gradient of a 0-d loss, by dtype; on a device by (dtype, device).
+ONES: dict[Any, Array] = {dtype: np.ones((), dtype) for dtype in FLOATS}
+for _one in ONES.values():
+    _one.flags.writeable = False
 
 
 def describe(x: Array) -> str:
@@ -39,31 +51,98 @@ def copy(x: Array) -> Array:
         if _core.recording():
             raise capture_error("uses an unaligned array", "copy it outside of the function")
         return x.copy(order="C")
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x, x.shape, x.dtype)
     _core.copy(x, y)
     return y
 
 
-def _on_a_line(memory: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def _on_a_line(memory: Array, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an array of ``shape`` in ``memory``, which has ALIGNMENT_BYTES more than it needs."""
     start = -memory.ctypes.data % ALIGNMENT_BYTES
     end = start + memory.size - ALIGNMENT_BYTES
     return memory[start:end].view(dtype).reshape(shape)
 
 
-def aligned_zeros(size: int, dtype: npt.DTypeLike) -> Array:
-    """Return ``size`` zeros that start at a multiple of 64 bytes."""
-    dtype = np.dtype(dtype)
-    return _on_a_line(np.zeros(size * dtype.itemsize + ALIGNMENT_BYTES, np.uint8), (size,), dtype)
-
-
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return ``np.empty(shape, dtype)`` which, if large, starts at a multiple of 64 bytes.
+def empty(like: Array, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an uninitialised array where ``like`` is; a large one starts at 64 bytes.
 
     NumPy aligns to 16 bytes, and then every vector that a kernel stores lies in two lines: products
     of 1024 x 1024 x 1024 take 2 to 3 % longer.
     """
-    y = np.empty(shape, dtype)
-    if y.nbytes < LARGE_BYTES:
+    y = _core.empty(like, shape, dtype)
+    if y.nbytes < LARGE_BYTES or not isinstance(y, np.ndarray):
         return y
     return _on_a_line(np.empty(y.nbytes + ALIGNMENT_BYTES, np.uint8), shape, dtype)
+
+
+def strided(x: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    """Return a view of contiguous ``x`` with other sizes and strides (in bytes)."""
+    if isinstance(x, np.ndarray):
+        return np.ndarray(shape, x.dtype, x, 0, strides)
+    return x.strided(shape, strides)
+
+
+def aligned_zeros(size: int, dtype: npt.DTypeLike, device: str = "cpu") -> Array:
+    """Return ``size`` zeros that start at a multiple of 64 bytes."""
+    dtype = np.dtype(dtype)
+    if device != "cpu":
+        return to_device(np.zeros(size, dtype), device)
+    return _on_a_line(np.zeros(size * dtype.itemsize + ALIGNMENT_BYTES, np.uint8), (size,), dtype)
+
+
+def differentiable(array: Array) -> bool:
+    """Return True, or raise TypeError for a dtype that has no gradient."""
+    if array.dtype not in FLOATS:
+        raise TypeError(
+            f"requires_grad: tensor must be float32 or float64, got {array.dtype}; "
+            "convert with .astype(...)"
+        )
+    return True
+
+
+# ---- devices ------------------------------------------------------------------------------------
+
+
+def on_host(x: Array) -> Array:
+    """Return ``x`` if it is an ndarray, else a copy in one, when the device has got that far."""
+    return x if isinstance(x, np.ndarray) else x.numpy()
+
+
+def to_device(x: Array, device: str, non_blocking: bool = False) -> Array:
+    """Return ``x`` if it is on ``device``, else a copy there."""
+    if x.device == device:
+        return x
+    x = contiguous(on_host(x))
+    if device == "cpu":
+        return x
+    y = _core.empty_on(device, x.shape, x.dtype)
+    y.write(x, non_blocking)
+    return y
+
+
+def placed(x: Array, beside: Array) -> Array:
+    """Return ``x``, a small array that stays as it is, on the device of another."""
+    if isinstance(beside, np.ndarray):
+        return x
+    return to_device(x, beside.device, non_blocking=True)
+
+
+def assign(target: Array, values: Array | float) -> None:
+    """Copy values into an array, from wherever they are; shapes broadcast from the host."""
+    if isinstance(target, np.ndarray):
+        target[...] = values if isinstance(values, float | int) else on_host(values)
+    elif isinstance(values, _core.DeviceArray):
+        _core.copy(values, target)
+    else:
+        same = np.broadcast_to(np.asarray(values, target.dtype), target.shape)
+        target.write(np.ascontiguousarray(same).reshape(target.shape), False)
+
+
+def one_beside(x: Array) -> Array:
+    """Return the 1 that a backward pass from a 0-d ``x`` starts with."""
+    if isinstance(x, np.ndarray):
+        return ONES[x.dtype]
+    key = x.dtype, x.device
+    if key not in ONES:
+        ONES[key] = placed(ONES[x.dtype], x)
+    return ONES[key]

@@ -10,4 +10,7 @@ __all__ = ["backends", "get_num_threads", "set_num_threads", "show_config", "use
 
 def show_config() -> str:
     """Return what fastdl runs on, one ``name: value`` per line."""
-    return "\n".join(f"{name}: {value}" for name, value in _core.config().items())
+    from fastdl import cuda
+
+    facts = {**_core.config(), "cuda": cuda.status()}
+    return "\n".join(f"{name}: {value}" for name, value in facts.items())

@@ -90,5 +90,32 @@ def gather(self: Tensor, dim: int, index: Tensor | Array) -> Tensor:
     return _tensor(fastdl.ops.gather(self, dim, index))
 
 
+def to(self: Tensor, device: str, non_blocking: bool = False) -> Tensor:
+    """Return the tensor on ``device``: itself if it is there, else a copy, on the tape.
+
+    Parameters
+    ----------
+    device : "cpu" or "cuda"
+    non_blocking : bool
+        Do not wait for the copy from pinned memory (`fastdl.cuda.pinned_empty`), which must then
+        stay as it is until `fastdl.cuda.synchronize`.
+
+    Raises
+    ------
+    RuntimeError
+        If the device cannot be used; the text says what is missing.
+    ValueError
+        If there is no such device.
+    """
+    from fastdl.ops._device import moved
+
+    return moved(self, device, non_blocking)
+
+
+def cpu(self: Tensor) -> Tensor:
+    """Return the tensor on the CPU; see `to`."""
+    return to(self, "cpu")
+
+
 def _tensor(x: Tensor | Array) -> Tensor:
     return cast("Tensor", x)

@@ -6,7 +6,7 @@ import operator
 
 import numpy as np
 
-from fastdl._array import Array, describe
+from fastdl._array import Array, describe, placed
 from fastdl.errors import capture_error
 from fastdl.tape import mode
 
@@ -29,6 +29,17 @@ class Generator:
 
     def __init__(self, seed: int = 0) -> None:
         self.state: Array = np.array([_checked(seed), 0], np.int64)
+
+    def state_beside(self, x: Array) -> Array:
+        """Return the state for a kernel that draws for ``x`` and advances it.
+
+        On a device that is a copy, and the state is advanced here.
+        """
+        if isinstance(x, np.ndarray):
+            return self.state
+        state = placed(self.state, x)
+        self.state[1] += 1
+        return state
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of ``seed`` from its beginning; return the generator."""

@@ -206,9 +206,10 @@ class Pass:
     def place(self, t: Tensor) -> Array:
         """Return an array for the gradient of ``t``, to be overwritten."""
         if t._node is not None or t._grad is not None:
-            return empty(t._array.shape, t._array.dtype)
+            return empty(t._array, t._array.shape, t._array.dtype)
         home = t._home
-        t._grad = empty(t._array.shape, t._array.dtype) if home is None else home.grad
+        a = t._array
+        t._grad = empty(a, a.shape, a.dtype) if home is None else home.grad
         self._stored.append(t)
         return t._grad
 

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastdl import _core, operators, tape
-from fastdl._array import Array, contiguous, copy, describe
+from fastdl import _core, _dlpack, operators, tape
+from fastdl._array import (
+    ARRAYS,
+    Array,
+    contiguous,
+    copy,
+    describe,
+    differentiable,
+    on_host,
+    one_beside,
+    placed,
+    to_device,
+)
 from fastdl.errors import capture_error
 from fastdl.tape import Node, mode
 
@@ -19,10 +30,6 @@ if TYPE_CHECKING:
 ArrayLike: TypeAlias = "Tensor | Array"
 
 _DTYPES = tuple(np.dtype(t) for t in ("f4", "f8", "i4", "i8", "u1"))
-_FLOATS = _DTYPES[:2]
-ONES = {dtype: np.ones((), dtype) for dtype in _FLOATS}
-for _one in ONES.values():
-    _one.flags.writeable = False
 
 
 class Tensor:
@@ -34,11 +41,17 @@ class Tensor:
         Shared, not copied, if it is C-contiguous and aligned; any other layout is copied.
     requires_grad : bool
         Whether `backward` stores a gradient here; only for float dtypes.
+    device : "cpu" or "cuda", optional
+        Where the elements are to be; the array is copied if it is elsewhere.
 
     Raises
     ------
     TypeError
         If ``array`` is not an ndarray of one of these dtypes.
+    RuntimeError
+        If ``device`` cannot be used; the text says what is missing.
+    ValueError
+        If there is no such device.
     """
 
     __slots__ = ("__weakref__", "_array", "_grad", "_home", "_node", "_requires_grad")
@@ -50,10 +63,14 @@ class Tensor:
     _home: Segment | None
     _node: Node | None
 
-    def __init__(self, array: ArrayLike, requires_grad: bool = False) -> None:
+    def __init__(
+        self, array: ArrayLike, requires_grad: bool = False, device: str | None = None
+    ) -> None:
         self._array = contiguous(_checked(array))
+        if device is not None:
+            self._array = to_device(self._array, _core.device_named(device))
         self._grad = self._home = self._node = None
-        self._requires_grad = requires_grad and _differentiable(self._array)
+        self._requires_grad = requires_grad and differentiable(self._array)
         if mode.recorder is not None:
             mode.recorder.created(self)
 
@@ -79,8 +96,8 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """Where the elements are."""
-        return "cpu"
+        """Where the elements are: "cpu", "cuda"."""
+        return self._array.device
 
     @property
     def is_leaf(self) -> bool:
@@ -99,7 +116,7 @@ class Tensor:
                 "requires_grad: tensor must be a leaf, got the result of an operation; "
                 "use .detach() first"
             )
-        self._requires_grad = bool(value) and _differentiable(self._array)
+        self._requires_grad = bool(value) and differentiable(self._array)
         if mode.recorder is None:
             tape.layout_changed()
 
@@ -137,6 +154,8 @@ class Tensor:
 
         Raises
         ------
+        RuntimeError
+            If the tensor is on a device: nothing is copied silently, use ``.cpu().numpy()``.
         CaptureError
             While a step is being recorded, as every way of reading a value does.
         """
@@ -144,16 +163,28 @@ class Tensor:
 
     def item(self) -> float | int:
         """Return the value of a tensor of one element as a Python number."""
-        value: float | int = self._read(".item()").item()
+        value: float | int = self._values(".item()").item()
         return value
 
     def tolist(self) -> Any:
         """Return the values as nested lists."""
-        return self._read(".tolist()").tolist()
+        return self._values(".tolist()").tolist()
 
     def detach(self) -> Tensor:
         """Return a tensor that shares memory with this one and is not on the tape."""
         return Tensor(self._array)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Return a DLPack capsule of the memory; see `fastdl.from_dlpack`."""
+        return _dlpack.export(self, **options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _dlpack.dlpack_device(self._array)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Version 3 of the interface; only of tensors on a GPU."""
+        return _dlpack.cuda_array_interface(self)
 
     def backward(self, grad: ArrayLike | None = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to ``.grad`` of every leaf it depends on.
@@ -185,32 +216,44 @@ class Tensor:
         if grad is not None:
             return contiguous(_like(self, grad, "backward"))
         if self._array.ndim == 0:
-            return ONES[self._array.dtype]
+            return one_beside(self._array)
         if self._array.size != 1:
             raise ValueError(
                 "backward: grad must be given for a tensor of more than one element, got none for "
                 f"{describe(self._array)}"
             )
-        return tape.constant(np.ones(self._array.shape, self._array.dtype))
+        ones = np.ones(self._array.shape, self._array.dtype)
+        return tape.constant(placed(ones, self._array))
 
     def _read(self, how: str) -> Array:
+        """Return the array for a use that shares its memory."""
         if mode.recorder is not None:
             raise capture_error(
                 f"reads a value ({how})", "return the tensor from the function instead"
             )
+        if not isinstance(self._array, np.ndarray):
+            raise RuntimeError(
+                f"Tensor: must be on cpu to be read ({how}), got one on {self.device}; "
+                "use .cpu(), which copies"
+            )
         return self._array
+
+    def _values(self, how: str) -> Array:
+        """Return the values for a use that copies them anyway."""
+        on_device = mode.recorder is None and not isinstance(self._array, np.ndarray)
+        return on_host(self._array) if on_device else self._read(how)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self._read("as an array"), dtype=dtype, copy=copy)
 
     def __float__(self) -> float:
-        return float(self._read("float()").item())
+        return float(self._values("float()").item())
 
     def __int__(self) -> int:
-        return int(self._read("int()").item())
+        return int(self._values("int()").item())
 
     def __bool__(self) -> bool:
-        return bool(self._read("a branch or bool()"))
+        return bool(self._values("a branch or bool()"))
 
     def __len__(self) -> int:
         return len(self._array)
@@ -248,20 +291,28 @@ class Tensor:
     amax = operators.amax
     log_softmax = operators.log_softmax
     gather = operators.gather
+    to = operators.to
+    cpu = operators.cpu
 
     def __repr__(self) -> str:
         name = type(self).__name__
         if mode.recorder is not None:
             return f"{name}({describe(self._array)}, being recorded)"
-        text = np.array2string(self._array, separator=", ", prefix=name + "(")
+        text = np.array2string(on_host(self._array), separator=", ", prefix=name + "(")
+        where = "" if self.device == "cpu" else f", device={self.device!r}"
         grad = ", requires_grad=True" if self._requires_grad else ""
-        return f"{name}({text}, dtype={self.dtype}{grad})"
+        return f"{name}({text}, dtype={self.dtype}{where}{grad})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._read("a copy"), self._requires_grad)
+        return type(self), (self._values("a copy"), self._requires_grad, self.device)
 
 
-def tensor(data: Any, dtype: npt.DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    data: Any,
+    dtype: npt.DTypeLike | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """Return a tensor with a copy of ``data``.
 
     Parameters
@@ -270,25 +321,33 @@ def tensor(data: Any, dtype: npt.DTypeLike | None = None, requires_grad: bool = 
     dtype : dtype, optional
         Converted to it; by default an array keeps its dtype, Python floats become float32 and
         integers int64.
-    requires_grad : bool
-        As for `Tensor`.
+    requires_grad, device
+        As for `Tensor`; by default a Tensor stays on its device.
 
     Raises
     ------
     TypeError
         If the dtype is not one of float32, float64, int32, int64, uint8.
+    RuntimeError, ValueError
+        As `Tensor`.
     """
-    if isinstance(data, Tensor) and dtype is None:
-        data = data._array
-    if isinstance(data, np.ndarray) and dtype is None:
-        return Tensor(copy(_checked(data)), requires_grad)
+    if isinstance(data, Tensor):
+        data, device = data._array, device or data.device
+        data = data if dtype is None else on_host(data)
+    if isinstance(data, ARRAYS) and dtype is None:
+        return Tensor(copy(_checked(data)), requires_grad, device)
     array = np.array(data, dtype=dtype)
     if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
         array = array.astype(np.float32)
-    return Tensor(tape.constant(array), requires_grad)
+    return Tensor(tape.constant(array), requires_grad, device)
 
 
 new_tensor: Callable[[type[Tensor]], Tensor] = object.__new__
+
+
+def zeros_like(t: Tensor) -> Tensor:
+    """Return zeros of the shape and dtype of ``t``, where it is."""
+    return wrap(placed(tape.constant(np.zeros(t.shape, t.dtype)), t._array))
 
 
 def wrap(array: Array) -> Tensor:
@@ -303,6 +362,8 @@ def wrap(array: Array) -> Tensor:
 def _checked(array: ArrayLike) -> Array:
     if isinstance(array, Tensor):
         return array._array
+    if isinstance(array, _core.DeviceArray):
+        return array
     if not isinstance(array, np.ndarray | np.generic):
         raise TypeError(
             f"Tensor: array must be an ndarray, got {type(array).__name__}; "
@@ -316,23 +377,14 @@ def _checked(array: ArrayLike) -> Array:
     return np.asarray(array)
 
 
-def _differentiable(array: Array) -> bool:
-    if array.dtype not in _FLOATS:
-        raise TypeError(
-            f"requires_grad: tensor must be float32 or float64, got {array.dtype}; "
-            "convert with .astype(...)"
-        )
-    return True
-
-
 def _like(t: Tensor, value: ArrayLike, op: str) -> Array:
     array = value._array if isinstance(value, Tensor) else value
     own = t._array
-    if isinstance(array, np.ndarray) and array.dtype == own.dtype and array.shape == own.shape:
+    if isinstance(array, ARRAYS) and array.dtype == own.dtype and array.shape == own.shape:
         return array
-    got = describe(array) if isinstance(array, np.ndarray) else type(value).__name__
+    got = describe(array) if isinstance(array, ARRAYS) else type(value).__name__
     text = f"{op}: gradient must be {describe(own)}, got {got}"
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, ARRAYS):
         raise TypeError(f"{text}; use np.asarray(...)")
     if array.dtype != own.dtype:
         raise TypeError(f"{text}; convert with .astype(...)")

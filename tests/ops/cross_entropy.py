@@ -213,7 +213,7 @@ KERNELS = [
                 Error(
                     BASE,
                     {"t": np.array([0, label, 1])},
-                    f"{NAME}t must be in [0, C) or ignore_index, got {label} at row 1 with C = 4",
+                    f"{NAME}t must be in [0, 4) or ignore_index, got {label} at row 1",
                 )
                 for label in (4, -1, 2**31, -(2**63))
             ),

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <utility>
 
+#include "cuda/emulator/device_memory.h"
 #include "cuda/emulator/switch.h"
 #include "cuda/emulator/tsan.h"
 
@@ -268,6 +269,7 @@ void commit_copies() { ++machine().self().groups; }
 void wait_for_copies(size_t prior) { machine().wait_for_copies(prior); }
 void launch(const Shape& shape, Site site, void (*body)(void*), void* context) {
   const std::lock_guard lock(turn());
+  const DeviceAccess access;
   machine().launch(shape, site, body, context);
 }
 

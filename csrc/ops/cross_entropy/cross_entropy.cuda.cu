@@ -35,9 +35,13 @@ struct Call {
   int64_t B, C, ignore_index;
   T certain, uniform;  // 1 - s, s / C
   T n;                 // N where `count` is null
+  Bounds labels;
 
+  /// A label that is no class is reported and then ignored.
   FASTDL_DEVICE int64_t label(int64_t i) const {
-    return t_is_32 ? static_cast<const int32_t*>(t)[i] : static_cast<const int64_t*>(t)[i];
+    const int64_t c =
+        t_is_32 ? static_cast<const int32_t*>(t)[i] : static_cast<const int64_t*>(t)[i];
+    return c == ignore_index || labels.admit(c, i) ? c : ignore_index;
   }
   FASTDL_DEVICE T weight_of_class(int64_t c) const { return w ? w[c] : T(1); }
   FASTDL_DEVICE T weight_of_row(int64_t i) const {
@@ -288,6 +292,7 @@ void forward(const CrossEntropyForward& op, const Workspace& ws) {
   c.t = op.t.data, c.t_is_32 = op.t.dtype == DType::i32;
   c.loss = op.loss ? op.loss.as<T>() : reinterpret_cast<T*>(ws.shared);
   c.certain = T(1 - op.label_smoothing), c.uniform = T(op.label_smoothing / double(c.C));
+  c.labels = {ws.fault, op.kBadLabel, c.C};
   c.n = op.reduction == Reduction::mean ? T(c.B) : T(1);
   if (op.t && op.reduction == Reduction::mean && c.B) {
     c.count = reinterpret_cast<T*>(ws.shared + aligned_bytes(c.B * int64_t(sizeof(T))));

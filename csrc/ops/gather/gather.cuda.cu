@@ -21,12 +21,15 @@ struct Forward {
   const I* index;
   T* y;
   int64_t R, K, M;
+  Bounds bounds;
 
   FASTDL_DEVICE void operator()(int64_t i, int64_t n) const {
     Pack<T> p;
     unroll<kPack<T>>([&](int e) {
       const int64_t at = i + e;
-      if (e < n) p.at[e] = x[(at / M / K * R + int64_t(index[at])) * M + at % M];
+      if (e >= n) return;
+      const int64_t r = int64_t(index[at]);
+      p.at[e] = bounds.admit(r, at) ? x[(at / M / K * R + r) * M + at % M] : T(0);
     });
     store(y + i, p, n);
   }
@@ -38,6 +41,7 @@ struct Backward {
   const I* index;
   T* dx;
   int64_t R, K, M, owners;
+  Bounds bounds;
 
   FASTDL_DEVICE void operator()(int64_t i, int64_t) const {
     const int64_t m = i % M, owner = i / M % owners, n = i / M / owners;
@@ -45,7 +49,7 @@ struct Backward {
     for (int64_t r = owner; r < R; r += owners) column[r * M] = T(0);
     for (int64_t k = 0, at = n * K * M + m; k < K; ++k, at += M) {
       const int64_t r = int64_t(index[at]);
-      if ((r & (owners - 1)) == owner) column[r * M] += dy[at];
+      if ((r & (owners - 1)) == owner && bounds.admit(r, at)) column[r * M] += dy[at];
     }
   }
 };
@@ -66,25 +70,28 @@ int64_t owners_of_column(int64_t columns, int64_t R, int64_t K) {
 
 }  // namespace
 
-void gather_forward(const GatherForward& op, const Workspace&) {
+void gather_forward(const GatherForward& op, const Workspace& ws) {
   with_real(op.X.dtype, [&](auto* t) {
     with_index(op.index, [&](auto* index) {
       using T = std::remove_pointer_t<decltype(t)>;
       using I = std::remove_pointer_t<decltype(index)>;
       const int64_t R = op.X.shape[1], K = op.index.shape[1], M = op.index.shape[2];
-      for_each_pack<T>(op.Y.size(), Forward<T, I>{op.X.as<T>(), index, op.Y.as<T>(), R, K, M});
+      for_each_pack<T>(
+          op.Y.size(),
+          Forward<T, I>{op.X.as<T>(), index, op.Y.as<T>(), R, K, M, {ws.fault, op.kBadIndex, R}});
     });
   });
 }
 
-void gather_backward(const GatherBackward& op, const Workspace&) {
+void gather_backward(const GatherBackward& op, const Workspace& ws) {
   with_real(op.dX.dtype, [&](auto* t) {
     with_index(op.index, [&](auto* index) {
       using T = std::remove_pointer_t<decltype(t)>;
       using I = std::remove_pointer_t<decltype(index)>;
       const int64_t N = op.dX.shape[0], R = op.dX.shape[1], M = op.dX.shape[2];
       const int64_t K = op.index.shape[1], owners = owners_of_column(N * M, R, K);
-      const Backward<T, I> body{op.dY.as<T>(), index, op.dX.as<T>(), R, K, M, owners};
+      const Backward<T, I> body{
+          op.dY.as<T>(), index, op.dX.as<T>(), R, K, M, owners, {ws.fault, op.kBadIndex, R}};
       if (op.dX.size()) for_each_step<1>(N * M * owners, body);
     });
   });

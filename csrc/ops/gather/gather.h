@@ -3,20 +3,19 @@
 
 namespace fastdl {
 
-/// Throws unless every index is in [0, R).
+/// Throws unless every index is in [0, R); on a device the kernel looks at them.
 template <class I>
-FASTDL_INLINE void check_indices(const char* op, const View& index, int64_t R) {
+FASTDL_INLINE void check_indices(const char* text, const View& index, int64_t R) {
   const I* p = index.as<I>();
   const int64_t size = index.size();
   for (int64_t i = 0; i < size; ++i)
     if (uint64_t(p[i]) >= uint64_t(R))
-      fail_value(
-          "%s: index must be in [0, %lld), the size of X along dim, got %lld at element %lld", op,
-          (long long)R, (long long)p[i], (long long)i);
+      fail_value(text, (long long)p[i], (long long)R, (long long)i);
 }
-FASTDL_INLINE void check_indices(const char* op, const View& index, int64_t R) {
-  index.dtype == DType::i32 ? check_indices<int32_t>(op, index, R)
-                            : check_indices<int64_t>(op, index, R);
+FASTDL_INLINE void check_indices(const char* text, const View& index, int64_t R) {
+  if (!index.on_host()) return;
+  index.dtype == DType::i32 ? check_indices<int32_t>(text, index, R)
+                            : check_indices<int64_t>(text, index, R);
 }
 
 /// Y_nkm = X_n,t,m where t = index_nkm              X (N,R,M), index (N,K,M)  ->  Y (N,K,M)
@@ -25,8 +24,11 @@ FASTDL_INLINE void check_indices(const char* op, const View& index, int64_t R) {
 /// source   -
 struct GatherForward {
   static constexpr const char* name = "gather_forward";
+  static constexpr const char* kBadIndex =
+      "gather_forward: index must be in [0, %2$lld), the size of X along dim, got %1$lld at "
+      "element %3$lld";
   View X, index, Y;
-  void validate() const { check_indices(name, index, X.shape[1]); }
+  void validate() const { check_indices(kBadIndex, index, X.shape[1]); }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
     v.in("X", op.X, "N R M");
@@ -41,9 +43,12 @@ struct GatherForward {
 /// source   docs/derivations/gather.md
 struct GatherBackward {
   static constexpr const char* name = "gather_backward";
+  static constexpr const char* kBadIndex =
+      "gather_backward: index must be in [0, %2$lld), the size of X along dim, got %1$lld at "
+      "element %3$lld";
   View dY, index, dX;
   double flops() const { return double(dY.size()); }
-  void validate() const { check_indices(name, index, dX.shape[1]); }
+  void validate() const { check_indices(kBadIndex, index, dX.shape[1]); }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
     v.in("dY", op.dY, "N K M");

@@ -17,9 +17,11 @@ FASTDL_DEVICE int64_t scaled(uint32_t low, uint32_t upper, uint64_t high) {
 struct Draw {
   const int64_t *state, *high;
   int64_t* index;
+  Bounds bounds;
 
   FASTDL_DEVICE void operator()(int64_t i, int64_t n) const {
     const Philox p = philox(uint64_t(state[0]), uint64_t(i) / 2, uint64_t(state[1]));
+    if (*high < 1) bounds.report(*high, 0);
     const uint64_t end = uint64_t(*high);
     store(index + i,
           Pack<int64_t>{{scaled(p.word[0], p.word[1], end), scaled(p.word[2], p.word[3], end)}}, n);
@@ -30,10 +32,11 @@ __global__ void move_on(int64_t* state) { state[1] = int64_t(uint64_t(state[1]) 
 
 }  // namespace
 
-void random_index(const RandomIndex& op, const Workspace&) {
+void random_index(const RandomIndex& op, const Workspace& ws) {
   int64_t* state = op.state.as<int64_t>();
-  for_each_pack<int64_t>(op.index.size(),
-                         Draw{state, op.high.as<int64_t>(), op.index.as<int64_t>()});
+  for_each_pack<int64_t>(
+      op.index.size(),
+      Draw{state, op.high.as<int64_t>(), op.index.as<int64_t>(), {ws.fault, op.kBadHigh, 0}});
   launch(&move_on, 1, 1, state);
 }
 

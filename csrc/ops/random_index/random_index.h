@@ -12,10 +12,12 @@ namespace fastdl {
 ///          Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011
 struct RandomIndex {
   static constexpr const char* name = "random_index";
+  static constexpr const char* kBadHigh = "random_index: high must be at least 1, got %1$lld";
   View state, high, index;
   void validate() const {
+    if (!high.on_host()) return;  // on a device the kernel looks at it
     const int64_t n = *high.as<int64_t>();
-    if (n < 1) fail_value("random_index: high must be at least 1, got %lld", (long long)n);
+    if (n < 1) fail_value(kBadHigh, (long long)n);
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {

@@ -24,7 +24,7 @@ struct SgdStep {
   double flops() const { return 6.0 * theta.size(); }
   void validate() const {
     check_segments(name, ends, steps, theta.shape[0]);
-    if (hyper.as<double>()[1] != 0 && !buf)
+    if (hyper.on_host() && hyper.as<double>()[1] != 0 && !buf)
       fail_value("sgd_step: buf must be given when momentum is not 0, got nothing");
     check_clip_and_ema(name, hyper, 6, squares, ema);
   }

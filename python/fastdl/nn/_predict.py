@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastdl._array import Array
+from fastdl._array import Array, on_host
+from fastdl.tape import no_grad
+from fastdl.tensor import Tensor
 
 if TYPE_CHECKING:
     from fastdl.nn.module import Module
@@ -17,7 +19,8 @@ FEW_ROWS = 256
 
 def predict_plainly(model: Module, x: Array, batch_size: int) -> Array:
     """Call the model in evaluation mode, and prepare its program for the next few rows."""
-    if len(x) <= FEW_ROWS:
+    device = next((p.device for p in model.parameters()), "cpu")
+    if len(x) <= FEW_ROWS and device == "cpu":
         from fastdl.inference import predictor
 
         model._compiled = predictor(model)
@@ -25,7 +28,11 @@ def predict_plainly(model: Module, x: Array, batch_size: int) -> Array:
     try:
         model.eval()
         starts = range(0, max(len(x), 1), batch_size)
-        return np.concatenate([model(x[i : i + batch_size]) for i in starts])
+        if device == "cpu":
+            return np.concatenate([model(x[i : i + batch_size]) for i in starts])
+        with no_grad():
+            parts = [model(Tensor(x[i : i + batch_size], device=device)) for i in starts]
+            return np.concatenate([on_host(t._array) for t in parts])
     finally:
         for module, training in modes:
             module.training = training

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from fastdl._array import Array, describe
+from fastdl import _core
+from fastdl._array import Array, assign, describe, on_host, to_device
 from fastdl.errors import capture_error
 from fastdl.tape import mode
 from fastdl.tensor import ArrayLike, Tensor
@@ -34,7 +36,20 @@ def apply_state(own: Mapping[str, Entry], values: Mapping[str, Array]) -> None:
     """Copy checked values in; parameters and buffers stay where they are in memory."""
     for name, value in values.items():
         target = own[name]
-        np.copyto(target._array if isinstance(target, Tensor) else target, value)
+        assign(target._array if isinstance(target, Tensor) else target, value)
+
+
+def converter(target: npt.DTypeLike) -> Callable[[Array], Array]:
+    """Return what `Module.to` does with every array: see there."""
+    if isinstance(target, str) and not hasattr(np, target):
+        device = _core.device_named(target)
+        if device != "cpu":
+            _core.empty_on(device, (), np.dtype(np.float32))  # fails before anything has been moved
+        return lambda x: to_device(x, device)
+    dtype = np.dtype(target)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"to: dtype must be float32 or float64, got {dtype}")
+    return lambda x: to_device(on_host(x).astype(dtype), x.device) if x.dtype.kind == "f" else x
 
 
 def _key_error(missing: list[str], unexpected: list[str]) -> str:
@@ -50,7 +65,7 @@ def _key_error(missing: list[str], unexpected: list[str]) -> str:
 
 def _checked(name: str, own: Entry, given: ArrayLike) -> Array:
     target = own._array if isinstance(own, Tensor) else own
-    value = np.asarray(given)
+    value = given._values("a copy") if isinstance(given, Tensor) else np.asarray(given)
     wanted = f"load_state_dict: {name} must be {describe(target)}, got {describe(value)}"
     if value.shape != target.shape:
         raise ValueError(f"{wanted}; build the model with the sizes of the saved one")

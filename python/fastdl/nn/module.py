@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from fastdl._array import Array
 from fastdl.nn._predict import FEW_ROWS, predict_plainly
-from fastdl.nn._state import Entry, apply_state, check_state
+from fastdl.nn._state import Entry, apply_state, check_state, converter
 from fastdl.nn.parameter import Parameter
-from fastdl.tape import constant, layout, layout_changed, mode, no_grad
-from fastdl.tensor import ArrayLike, Tensor
+from fastdl.tape import layout, layout_changed, mode, no_grad
+from fastdl.tensor import ArrayLike, Tensor, wrap, zeros_like
 
 if TYPE_CHECKING:
     from fastdl.inference import CompiledModel
@@ -237,7 +237,7 @@ class Module:
         Unlike torch's, the arrays do not follow the model when training goes on.
         """
         return {
-            name: (x.numpy() if isinstance(x, Tensor) else x).copy()
+            name: (x._values("a copy") if isinstance(x, Tensor) else x).copy()
             for name, x in self._state().items()
         }
 
@@ -279,7 +279,7 @@ class Module:
             If False, gradients become zeros instead of None.
         """
         for p in self.parameters():
-            p.grad = None if set_to_none else constant(np.zeros(p.shape, p.dtype))
+            p.grad = None if set_to_none else zeros_like(p)
 
     def requires_grad_(self: _M, requires_grad: bool = True) -> _M:
         """Freeze (False) or unfreeze all parameters; return the module."""
@@ -293,27 +293,33 @@ class Module:
             fn(module)
         return self
 
-    def to(self: _M, dtype: npt.DTypeLike) -> _M:
-        """Convert all float parameters and buffers to ``dtype``; return the module.
+    def to(self: _M, target: npt.DTypeLike) -> _M:
+        """Move parameters and buffers to a device, or convert the float ones; return the module.
 
         Gradients are dropped, and an optimizer made before must be made anew.
+
+        Parameters
+        ----------
+        target : "cpu", "cuda", or a float dtype
+            On a device buffers are Tensors, on the CPU ndarrays.
 
         Raises
         ------
         TypeError
-            If ``dtype`` is not float32 or float64.
+            If ``target`` is another dtype than float32 or float64.
+        RuntimeError
+            If the device cannot be used; the text says what is missing.
         """
-        dtype = np.dtype(dtype)
-        if dtype not in (np.float32, np.float64):
-            raise TypeError(f"to: dtype must be float32 or float64, got {dtype}")
+        convert = converter(target)
         for p in self.parameters():
-            p._array = p.numpy().astype(dtype)
+            p._array = convert(p._array)
             p._grad = p._home = None
         for module in self.modules():
             for name in module._buffers:
                 value = getattr(module, name)
-                if value is not None and value.dtype.kind == "f":
-                    setattr(module, name, value.astype(dtype))
+                if value is not None:
+                    array = convert(value._array if isinstance(value, Tensor) else value)
+                    setattr(module, name, array if isinstance(array, np.ndarray) else wrap(array))
         layout_changed()
         return self
 

@@ -14,6 +14,8 @@ class Parameter(Tensor):
         Shared, not copied, if it is C-contiguous.
     requires_grad : bool
         False freezes the parameter.
+    device : "cpu" or "cuda", optional
+        As for `Tensor`.
 
     Raises
     ------
@@ -23,5 +25,7 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, array: ArrayLike, requires_grad: bool = True) -> None:
-        super().__init__(array, requires_grad)
+    def __init__(
+        self, array: ArrayLike, requires_grad: bool = True, device: str | None = None
+    ) -> None:
+        super().__init__(array, requires_grad, device)

@@ -19,7 +19,7 @@ class Activation:
     def apply(self, X: ArrayLike, out: ArrayLike | None) -> ArrayLike:
         """Return act(X)."""
         x = array_of(self.name, "X", X)
-        y = output(self.name, out, x.shape, x.dtype, () if out is None else (X,))
+        y = output(self.name, out, x, x.shape, () if out is None else (X,))
         getattr(_core, self._forward_name)(x, y)
         if out is not None:
             return out
@@ -31,7 +31,7 @@ class Activation:
         """Return dY act'(X), from Y = act(X)."""
         op = self._backward_name
         dy, y = array_of(op, "dY", dY), array_of(op, "Y", Y)
-        dX = output(op, out, y.shape, y.dtype)
+        dX = output(op, out, y, y.shape)
         getattr(_core, op)(dy, y, dX)
         return dX
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fastdl._array import Array, contiguous, describe, empty
+from fastdl._array import ARRAYS, ONES, Array, contiguous, describe, empty
 from fastdl.tape import Backward, Node, mode
-from fastdl.tensor import ONES, ArrayLike, Tensor, new_tensor
+from fastdl.tensor import ArrayLike, Tensor, new_tensor
 
 
 def array_of(op: str, name: str, x: ArrayLike) -> Array:
@@ -32,11 +32,11 @@ def array_of(op: str, name: str, x: ArrayLike) -> Array:
 def output(
     op: str,
     out: ArrayLike | None,
+    like: Array,
     shape: tuple[int, ...],
-    dtype: np.dtype[Any],
     inputs: tuple[object, ...] = (),
 ) -> Array:
-    """Return ``out`` as an array if it fits, or a new one if it is None.
+    """Return ``out`` as an array if it fits, or a new one if it is None: of the dtype of ``like``.
 
     Raises
     ------
@@ -45,20 +45,21 @@ def output(
     RuntimeError
         If ``out`` is given and one of ``inputs`` wants a gradient.
     """
+    dtype = like.dtype
     if out is None:
-        return empty(shape, dtype)
+        return empty(like, shape, dtype)
     if mode.enabled and any(wants_grad(x) is not None for x in (out, *inputs)):
         raise RuntimeError(
             f"{op}: out must be None where a gradient is recorded, got an array; "
             "use it under fastdl.no_grad()"
         )
     y = out._array if isinstance(out, Tensor) else out
-    if isinstance(y, np.ndarray) and y.dtype == dtype and y.shape == shape and y.flags.carray:
+    if isinstance(y, ARRAYS) and y.dtype == dtype and y.shape == shape and y.flags.carray:
         if mode.recorder is not None:
             mode.recorder.overwrites(y)
         return y
     wanted = f"{op}: out must be {dtype}({', '.join(map(str, shape))})"
-    if not isinstance(y, np.ndarray):
+    if not isinstance(y, ARRAYS):
         raise TypeError(f"{wanted}, got {type(out).__name__}")
     if y.dtype != dtype:
         raise TypeError(f"{wanted}, got {describe(y)}")
@@ -74,7 +75,7 @@ def wants_grad(x: object) -> Tensor | None:
 
 def is_one(dY: Array) -> bool:
     """Return whether ``dY`` is the 1 that a backward pass from a 0-d loss starts with."""
-    return dY is ONES.get(dY.dtype)
+    return dY is ONES.get(dY.dtype if type(dY) is np.ndarray else (dY.dtype, dY.device))
 
 
 def result(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from fastdl import _core
-from fastdl._array import Array, describe
+from fastdl._array import Array, describe, empty
 from fastdl.ops._call import array_of, is_one, result, wants_grad
 from fastdl.tape import Node, Pass, mode
 from fastdl.tensor import ArrayLike, Tensor
@@ -22,7 +20,7 @@ def difference_loss(
     """Return the loss, on the tape if an argument is a Tensor that wants a gradient."""
     x, t = array_of(op, "X", X), array_of(op, "target", target)
     wanted = (wants_grad(X), wants_grad(target)) if mode.enabled else (None, None)
-    dX, dT = (None if w is None else np.empty_like(x) for w in wanted)
+    dX, dT = (None if w is None else empty(x, x.shape, x.dtype) for w in wanted)
     y = _run(kernel, x, t, dX, options)
     if dT is not None:
         _run(kernel, t, x, dT, options)
@@ -36,7 +34,7 @@ def difference_loss_backward(
 ) -> Array:
     """Return the gradient with respect to ``X``, for arrays."""
     x, t = array_of(op, "X", X), array_of(op, "target", target)
-    dX = np.empty_like(x)
+    dX = empty(x, x.shape, x.dtype)
     y = _run(kernel, x, t, dX, options)
     if dY is None:
         return dX
@@ -48,7 +46,7 @@ def difference_loss_backward(
 
 def _run(kernel: Kernel, x: Array, t: Array, dX: Array | None, options: dict[str, Any]) -> Array:
     rows = options["reduction"] == "none"
-    y = np.empty(x.shape if rows else (), x.dtype)
+    y = empty(x, x.shape if rows else (), x.dtype)
     total, loss = (None, y) if rows else (y, None)
     kernel(x, t, total=total, dX=dX, loss=loss, **options)
     return y
@@ -56,7 +54,7 @@ def _run(kernel: Kernel, x: Array, t: Array, dX: Array | None, options: dict[str
 
 def _scaled(dX: Array, dY: Array) -> Array:
     """DX times dY: element by element, or by one number."""
-    scaled = np.empty_like(dX)
+    scaled = empty(dX, dX.shape, dX.dtype)
     rows = (dX.size, 1) if dY.size == dX.size else (1, dX.size)
     _core.scale_rows(dX.reshape(rows), dY.reshape(dY.size), scaled.reshape(rows))
     return scaled

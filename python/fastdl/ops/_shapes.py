@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from math import prod
 from typing import TypeAlias
 
-import numpy as np
-
 from fastdl import _core
-from fastdl._array import Array, describe
+from fastdl._array import Array, describe, empty, strided
 
 Shape: TypeAlias = tuple[int, ...]
 Dim: TypeAlias = int | tuple[int, ...] | None
@@ -43,11 +41,11 @@ def expanded(x: Array, shape: Shape) -> Array:
         return x
     ndim = len(shape)
     if x.ndim == 0:
-        return np.ndarray(shape, x.dtype, x, 0, (0,) * ndim)
+        return strided(x, shape, (0,) * ndim)
     strides = (0,) * (ndim - x.ndim) + x.strides
     sizes = _padded(x.shape, ndim)
     flat = tuple([0 if size == 1 else s for size, s in zip(sizes, strides, strict=True)])
-    return np.ndarray(shape, x.dtype, x, 0, flat)
+    return strided(x, shape, flat)
 
 
 def reduced_to(x: Array, shape: Shape) -> Array:
@@ -63,7 +61,7 @@ def total(x: Array, dims: Iterable[int], count: int = 1) -> Array:
     """Return the sum of ``x`` over ``dims`` divided by ``count``, of any shape of its size."""
     groups = runs(x.shape, dims)
     for i, (n, r, m) in enumerate(groups, 1):
-        y = np.empty((n, m), x.dtype)
+        y = empty(x, (n, m), x.dtype)
         _core.sum_forward(x.reshape(n, r, m), y, count if i == len(groups) else 1)
         x = y
     return x

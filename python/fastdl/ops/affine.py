@@ -56,7 +56,7 @@ def affine(
     act, prec = activation or "none", precision or "full"
     x2, shape = _rows(x, w)
     inputs = X, W, b
-    y = empty(shape, x.dtype) if out is None else output("affine", out, shape, x.dtype, inputs)
+    y = empty(x, shape, x.dtype) if out is None else output("affine", out, x, shape, inputs)
     y2 = y if y.ndim == 2 else y.reshape(x2.shape[0], shape[-1])
     _core.affine_forward(x2, w, bias, y2, act, prec)
     if out is not None:
@@ -106,7 +106,8 @@ def affine_backward(
     for name, a in (("dY", dy), ("Y", y)):
         if a is not None and a.shape != shape:
             raise ValueError(f"{op}: {name} must have shape {shape}, got {describe(a)}")
-    dX, dW, db = empty(x.shape, x.dtype), empty(w.shape, w.dtype), empty(w.shape[1:], w.dtype)
+    dX, dW = empty(x, x.shape, x.dtype), empty(w, w.shape, w.dtype)
+    db = empty(w, w.shape[1], w.dtype)
     y2 = None if y is None else y.reshape(rows)
     _core.affine_backward(
         dy.reshape(rows),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fastdl import _core
-from fastdl._array import Array
+from fastdl._array import Array, empty
 from fastdl.ops._call import array_of, result, wants_grad
 from fastdl.ops._shapes import Dim, checked_dims, kept, removed, runs
 from fastdl.tape import Node, Pass
@@ -45,7 +43,7 @@ def amax(X: ArrayLike, dim: Dim = None, keepdim: bool = False) -> ArrayLike:
     if len(groups) > 1:
         raise ValueError(f"amax: dim must name neighbouring dimensions, got {dim}; call it twice")
     n, r, m = groups[0]
-    y = np.empty((n, m), x.dtype)
+    y = empty(x, (n, m), x.dtype)
     _core.amax_forward(x.reshape(n, r, m), y)
     Y = y.reshape(kept(x.shape, dims) if keepdim else removed(x.shape, dims))
     if not isinstance(X, Tensor):

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from fastdl import _core, tape
-from fastdl._array import Array
+from fastdl._array import Array, empty, placed
 from fastdl.ops._call import array_of, output, result, wants_grad
 from fastdl.ops._shapes import broadcast_shape, expanded, reduced_to
 from fastdl.tape import Backward, Node, Pass
@@ -101,7 +101,7 @@ def _apply(
 ) -> ArrayLike:
     x, z = _operands(op, X, other)
     shape = broadcast_shape(op, x, z)
-    y = np.empty(shape, x.dtype) if out is None else output(op, out, shape, x.dtype, (X, other))
+    y = empty(x, shape, x.dtype) if out is None else output(op, out, x, shape, (X, other))
     kernel(expanded(x, shape), expanded(z, shape), y)
     if out is not None:
         return out
@@ -114,22 +114,23 @@ def _operands(op: str, X: Operand, other: Operand) -> tuple[Array, Array]:
     """Return both as arrays; a number takes the dtype of the other operand."""
     if isinstance(other, _NUMBERS):
         x = array_of(op, "X", X)  # type: ignore[arg-type]  # a second number is refused there
-        return x, _number(op, "other", other, x.dtype)
+        return x, _number(op, "other", other, x)
     z = array_of(op, "other", other)
-    return _number(op, "X", X, z.dtype) if isinstance(X, _NUMBERS) else array_of(op, "X", X), z
+    return _number(op, "X", X, z) if isinstance(X, _NUMBERS) else array_of(op, "X", X), z
 
 
-def _number(op: str, name: str, value: float, dtype: np.dtype[np.generic]) -> Array:
-    """Return a number as a 0-d array.
+def _number(op: str, name: str, value: float, like: Array) -> Array:
+    """Return a number as a 0-d array of the dtype of ``like``, beside it.
 
     Raises
     ------
     ValueError
         If a finite number is infinite in that dtype.
     """
+    dtype = like.dtype
     if _LARGEST.get(dtype, math.inf) < abs(float(value)) < math.inf:
         raise ValueError(f"{op}: {name} must be a number that {dtype} can hold, got {value}")
-    return tape.constant(np.array(value, dtype))
+    return tape.constant(placed(np.array(value, dtype), like))
 
 
 def _add_backward(p: Pass, node: Node, dY: Array) -> None:
@@ -145,7 +146,7 @@ def _sub_backward(p: Pass, node: Node, dY: Array) -> None:
     if other is not None:
         d = reduced_to(dY, other.shape)
         dother = p.place(other)
-        _core.mul_forward(d, expanded(_number("sub", "other", -1, d.dtype), d.shape), dother)
+        _core.mul_forward(d, expanded(_number("sub", "other", -1, d), d.shape), dother)
         p.add(other, dother)
 
 
@@ -155,6 +156,6 @@ def _mul_backward(p: Pass, node: Node, dY: Array) -> None:
         if t is None:
             continue
         same = t.shape == dY.shape
-        d = p.place(t) if same else np.empty(dY.shape, dY.dtype)
+        d = p.place(t) if same else empty(dY, dY.shape, dY.dtype)
         _core.mul_forward(dY, expanded(factor, dY.shape), d)
         p.add(t, d if same else reduced_to(d, t.shape))

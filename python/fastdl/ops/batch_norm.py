@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from fastdl import _core
-from fastdl._array import Array, describe
+from fastdl._array import Array, describe, empty
 from fastdl.ops._call import array_of, output, result, wants_grad
 from fastdl.tape import Node, Pass
 from fastdl.tensor import ArrayLike, Tensor
@@ -79,8 +77,8 @@ def batch_norm(
         )
     gamma = None if weight is None else array_of(op, "weight", weight)
     beta = None if bias is None else array_of(op, "bias", bias)
-    y = output(op, out, x.shape, x.dtype, (X, weight, bias))
-    mean, rstd = np.empty(x3.shape[1], x.dtype), np.empty(x3.shape[1], x.dtype)
+    y = output(op, out, x, x.shape, (X, weight, bias))
+    mean, rstd = empty(x, x3.shape[1], x.dtype), empty(x, x3.shape[1], x.dtype)
     _core.batch_norm_forward(
         x3,
         gamma,
@@ -145,8 +143,9 @@ def batch_norm_backward(
     dy3 = _channels(array_of(op, "dY", dY), op)
     gamma = None if weight is None else array_of(op, "weight", weight)
     beta = None if bias is None else array_of(op, "bias", bias)
-    dX, dgamma, dbeta = np.empty_like(x3), np.empty_like(mean), np.empty_like(mean)
     mean, rstd = array_of(op, "mean", mean), array_of(op, "rstd", rstd)
+    dX = empty(x3, x3.shape, x3.dtype)
+    dgamma, dbeta = empty(x3, mean.shape, mean.dtype), empty(x3, mean.shape, mean.dtype)
     act = activation or "none"
     _core.batch_norm_backward(dy3, x3, gamma, beta, mean, rstd, dX, dgamma, dbeta, training, act)
     return dX.reshape(X.shape), dgamma, dbeta

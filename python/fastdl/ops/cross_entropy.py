@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, contiguous, copy, describe
+from fastdl._array import Array, contiguous, copy, describe, empty
 from fastdl.ops._call import array_of, is_one, result, wants_grad
 from fastdl.tape import Node, Pass, mode
 from fastdl.tensor import ArrayLike, Tensor
@@ -66,7 +66,7 @@ def cross_entropy(
     call = _Call(x, array_of("cross_entropy", "target", target), weight)
     _refuse_grad(target=target, weight=weight)
     taped = mode.enabled and wants_grad(X) is not None
-    dX = np.empty(call.x.shape, x.dtype) if taped else None
+    dX = empty(x, call.x.shape, x.dtype) if taped else None
     y = call.run(dX, options)
     if not (isinstance(X, Tensor) or isinstance(target, Tensor) or isinstance(weight, Tensor)):
         return y
@@ -96,7 +96,7 @@ def cross_entropy_backward(
     op = "cross_entropy_backward"
     x = array_of(op, "X", X)
     call = _Call(x, array_of(op, "target", target), weight)
-    dX = np.empty(call.x.shape, x.dtype)
+    dX = empty(x, call.x.shape, x.dtype)
     y = call.run(dX, options)
     if dY is not None:
         dy = array_of(op, "dY", dY)
@@ -127,7 +127,7 @@ class _Call:
     def run(self, dX: Array | None, options: dict[str, Any]) -> Array:
         """Run the kernel and return the loss."""
         rows = options.get("reduction") == "none"
-        y = np.empty(self.shape if rows else (), self.x.dtype)
+        y = empty(self.x, self.shape if rows else (), self.x.dtype)
         loss, total = (y.reshape(y.size), None) if rows else (None, y)
         _core.cross_entropy_forward(self.x, self.t, self.P, self.w, loss, total, dX, **options)
         return y
@@ -164,7 +164,7 @@ def _backward(p: Pass, node: Node, dY: Array) -> None:
     assert X is not None
     (dX,) = node.saved
     if not is_one(dY):
-        scaled = np.empty(dX.shape, dX.dtype)
+        scaled = empty(dX, dX.shape, dX.dtype)
         _core.scale_rows(dX, dY.reshape(dY.size), scaled)
         dX = scaled
     p.add(X, _as_logits(dX, X.shape), owned=False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fastdl import _core
-from fastdl._array import Array
+from fastdl._array import Array, empty
 from fastdl.ops._call import array_of, output, result, wants_grad
 from fastdl.ops.relu import relu
 from fastdl.random import Generator, default_generator
@@ -63,9 +61,9 @@ def dropout(
         if activation == "relu":
             return relu(X, out=out)
         return X if out is None else _copied(X, x, out)
-    y = output("dropout", out, x.shape, x.dtype, (X,))
-    saved = np.empty(2, np.int64)
-    state = (default_generator if generator is None else generator).state
+    y = output("dropout", out, x, x.shape, (X,))
+    state = (default_generator if generator is None else generator).state_beside(x)
+    saved = empty(x, 2, state.dtype)
     _core.dropout_forward(x, state, y, saved, p, activation or "none")
     if out is not None:
         return out
@@ -106,7 +104,7 @@ def dropout_backward(
         If an argument does not fit.
     """
     dy = array_of("dropout_backward", "dY", dY)
-    dX = output("dropout_backward", out, dy.shape, dy.dtype)
+    dX = output("dropout_backward", out, dy, dy.shape)
     state = None if saved is None else array_of("dropout_backward", "saved", saved)
     y = None if Y is None else array_of("dropout_backward", "Y", Y)
     _core.dropout_backward(dy, state, y, dX, p, activation or "none")
@@ -114,7 +112,7 @@ def dropout_backward(
 
 
 def _copied(X: ArrayLike, x: Array, out: ArrayLike) -> ArrayLike:
-    y = output("dropout", out, x.shape, x.dtype, (X,))
+    y = output("dropout", out, x, x.shape, (X,))
     if y is not x:
         _core.copy(x, y)
     return out

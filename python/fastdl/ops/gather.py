@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from fastdl import _core
-from fastdl._array import Array, describe
+from fastdl._array import Array, describe, empty
 from fastdl.ops._call import array_of, result, wants_grad
 from fastdl.ops._shapes import checked_dim, removed
 from fastdl.tape import Node, Pass
@@ -56,7 +54,7 @@ def gather(X: ArrayLike, dim: int, index: ArrayLike) -> ArrayLike:
         )
     n, m = prod(x.shape[:axis]), prod(x.shape[axis + 1 :])
     picks = i.reshape(n, 1 if single else i.shape[axis], m)
-    y = np.empty(i.shape, x.dtype)
+    y = empty(x, i.shape, x.dtype)
     _core.gather_forward(x.reshape(n, x.shape[axis], m), picks, y.reshape(picks.shape))
     if not (isinstance(X, Tensor) or isinstance(index, Tensor)):
         return y

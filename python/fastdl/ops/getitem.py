@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, contiguous
+from fastdl._array import Array, contiguous, empty
 from fastdl.errors import capture_error
 from fastdl.ops._call import array_of, result, wants_grad
 from fastdl.ops.gather import gather
@@ -108,7 +108,7 @@ def _backward(p: Pass, node: Node, dY: Array) -> None:
     d = dY
     for i in reversed(cut):
         n, r, m = prod(sizes[:i]), X.shape[i], prod(X.shape[i + 1 :])
-        dX = np.empty((n, r, m), dY.dtype) if i != cut[0] else p.place(X)
+        dX = empty(dY, (n, r, m), dY.dtype) if i != cut[0] else p.place(X)
         _core.slice_backward(
             d.reshape(n, sizes[i], m), dX.reshape(n, r, m), taken[i].start, taken[i].step
         )

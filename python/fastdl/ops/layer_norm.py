@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-import numpy as np
-
 from fastdl import _core
-from fastdl._array import Array, describe
+from fastdl._array import Array, describe, empty
 from fastdl.ops._call import array_of, output, result, wants_grad
 from fastdl.tape import Node, Pass
 from fastdl.tensor import ArrayLike, Tensor
@@ -55,9 +53,9 @@ def layer_norm(
     x = array_of(op, "X", X)
     shape = _normalized(op, x, normalized_shape)
     gamma, beta = _parameter(op, "weight", weight, shape), _parameter(op, "bias", bias, shape)
-    y = output(op, out, x.shape, x.dtype, (X, weight, bias))
+    y = output(op, out, x, x.shape, (X, weight, bias))
     rows = _rows(x, shape)
-    mean, rstd = np.empty(rows[0], x.dtype), np.empty(rows[0], x.dtype)
+    mean, rstd = empty(x, rows[0], x.dtype), empty(x, rows[0], x.dtype)
     _core.layer_norm_forward(x.reshape(rows), gamma, beta, y.reshape(rows), mean, rstd, eps)
     if out is not None:
         return out
@@ -100,7 +98,8 @@ def layer_norm_backward(
     if dy.shape != x.shape:
         raise ValueError(f"{op}: dY must have the shape of X, {x.shape}, got {describe(dy)}")
     rows, gamma = _rows(x, shape), _parameter(op, "weight", weight, shape)
-    dX, dgamma, dbeta = np.empty_like(x), np.empty(rows[1], x.dtype), np.empty(rows[1], x.dtype)
+    dX = empty(x, x.shape, x.dtype)
+    dgamma, dbeta = empty(x, rows[1], x.dtype), empty(x, rows[1], x.dtype)
     _core.layer_norm_backward(
         dy.reshape(rows),
         x.reshape(rows),

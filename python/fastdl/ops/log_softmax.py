@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, contiguous, copy, describe
+from fastdl._array import Array, contiguous, copy, describe, empty
 from fastdl.ops._call import array_of, result, wants_grad
 from fastdl.ops._shapes import Shape, checked_dim
 from fastdl.tape import Node, Pass
@@ -43,7 +43,7 @@ def log_softmax(X: ArrayLike, dim: int = -1) -> ArrayLike:
     x = array_of("log_softmax", "X", X)
     axis = _axis("log_softmax", x, dim)
     rows = _as_rows(x, axis)
-    y = np.empty(rows.shape, x.dtype)
+    y = empty(x, rows.shape, x.dtype)
     _core.log_softmax_forward(rows, y)
     Y = _from_rows(y, x.shape, axis)
     if not isinstance(X, Tensor):
@@ -71,8 +71,9 @@ def log_softmax_backward(dY: Array, Y: Array, dim: int = -1) -> Array:
     if dy.shape != y.shape:
         raise ValueError(f"{op}: dY must have the shape of Y, {describe(y)}, got {describe(dy)}")
     axis = _axis(op, y, dim)
-    dX = np.empty_like(_as_rows(y, axis))
-    _core.log_softmax_backward(_as_rows(dy, axis), _as_rows(y, axis), dX)
+    rows = _as_rows(y, axis)
+    dX = empty(rows, rows.shape, rows.dtype)
+    _core.log_softmax_backward(_as_rows(dy, axis), rows, dX)
     return _from_rows(dX, y.shape, axis)
 
 
@@ -104,7 +105,7 @@ def _backward(p: Pass, node: Node, dY: Array) -> None:
         dX = p.place(X)
         _core.log_softmax_backward(dY.reshape(y.shape), y, dX.reshape(y.shape))
     else:
-        rows = np.empty(y.shape, y.dtype)
+        rows = empty(y, y.shape, y.dtype)
         _core.log_softmax_backward(_as_rows(dY, axis), y, rows)
         dX = _from_rows(rows, X.shape, axis)
     p.add(X, dX)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, describe
+from fastdl._array import Array, describe, empty, placed
 from fastdl.errors import capture_error
 from fastdl.ops._call import array_of
 from fastdl.tape import constant, mode
@@ -49,7 +49,7 @@ def discounted_returns(
     op = "discounted_returns"
     r, d = _steps(op, rewards), _flags(op, dones)
     last = None if last_value is None else _ends(op, "last_value", last_value, r)
-    y = np.empty(r.shape, r.dtype)
+    y = empty(r, r.shape, r.dtype)
     _core.discounted_returns(_as_2d(r), _as_2d(d), last, _as_2d(y), gamma)
     return wrap(y) if any(isinstance(x, Tensor) for x in (rewards, dones, last_value)) else y
 
@@ -100,7 +100,7 @@ def gae(
     """
     r, v = _steps("gae", rewards), array_of("gae", "values", values)
     d, last = _flags("gae", dones), _ends("gae", "last_values", last_values, r)
-    advantages, returns = np.empty(r.shape, r.dtype), np.empty(r.shape, r.dtype)
+    advantages, returns = empty(r, r.shape, r.dtype), empty(r, r.shape, r.dtype)
     _core.gae(
         _as_2d(r), _as_2d(v), _as_2d(d), last, _as_2d(advantages), _as_2d(returns), gamma, lam
     )
@@ -129,7 +129,7 @@ def _flags(op: str, dones: ArrayLike) -> Array:
 def _ends(op: str, name: str, value: ArrayLike | float, rewards: Array) -> Array:
     """Return what follows the last step as (N,)."""
     if np.isscalar(value):
-        return constant(np.full(rewards.shape[1:] or 1, value, rewards.dtype))
+        return constant(placed(np.full(rewards.shape[1:] or 1, value, rewards.dtype), rewards))
     v = array_of(op, name, value)  # type: ignore[arg-type]  # not a number here
     return v.reshape(1) if v.ndim == 0 and rewards.ndim == 1 else v
 

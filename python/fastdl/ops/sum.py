@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array
+from fastdl._array import Array, placed
 from fastdl.ops._call import array_of, result, wants_grad
 from fastdl.ops._shapes import Dim, checked_dims, expanded, kept, removed, total
 from fastdl.tape import Node, Pass, constant
@@ -84,6 +84,6 @@ def _backward(p: Pass, node: Node, dY: Array) -> None:
     assert X is not None
     shape, count = node.saved
     dX = p.place(X)
-    share = constant(np.array(1 / max(count, 1), dY.dtype))
+    share = constant(placed(np.array(1 / max(count, 1), dY.dtype), dY))
     _core.mul_forward(expanded(dY.reshape(shape), X.shape), expanded(share, X.shape), dX)
     p.add(X, dX)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdl._array import Array
+from fastdl._array import Array, on_host
 from fastdl.optim.optimizer import Optimizer
 from fastdl.optim.options import COMMON, check_at_least, check_clip_and_ema, check_flags
 from fastdl.optim.run import Run
@@ -97,7 +97,7 @@ class Adam(Optimizer):
         return tuple(name for name in self.state_names if not unused.get(name))
 
     def _export(self, run: Run, i: int) -> dict[str, Array]:
-        return {"step": np.array(run.steps[i]), **super()._export(run, i)}
+        return {"step": np.array(on_host(run.steps)[i]), **super()._export(run, i)}
 
 
 class AdamW(Adam):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdl._array import ALIGNMENT_BYTES, Array, aligned_zeros
+from fastdl._array import ALIGNMENT_BYTES, Array, aligned_zeros, assign
 from fastdl.tape import layout_changed
 from fastdl.tensor import Tensor
 
@@ -20,9 +20,9 @@ from fastdl.tensor import Tensor
 class Arena:
     """The values and gradients of several parameters of one dtype."""
 
-    def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
-        self.theta = aligned_zeros(size, dtype)
-        self.grad = aligned_zeros(size, dtype)
+    def __init__(self, size: int, dtype: np.dtype[Any], device: str) -> None:
+        self.theta = aligned_zeros(size, dtype, device)
+        self.grad = aligned_zeros(size, dtype, device)
 
 
 class Segment:
@@ -44,22 +44,22 @@ def segment_view(flat: Array, start: int, shape: tuple[int, ...]) -> Array:
 
 
 def settle(params: Sequence[Tensor]) -> None:
-    """Give every parameter a home; those of one dtype that have none get an arena together."""
+    """Give every parameter a home; those of one dtype and device that have none share an arena."""
     homeless = [p for p in params if p._home is None]
-    for dtype in dict.fromkeys(p.dtype for p in homeless):
-        _move([p for p in homeless if p.dtype == dtype], dtype)
+    for kind in dict.fromkeys((p.dtype, p.device) for p in homeless):
+        _move([p for p in homeless if (p.dtype, p.device) == kind], *kind)
     if homeless:
         layout_changed()
 
 
-def _move(params: list[Tensor], dtype: np.dtype[Any]) -> None:
+def _move(params: list[Tensor], dtype: np.dtype[Any], device: str) -> None:
     stops = np.cumsum([_padded_size(p, dtype) for p in params]).tolist()
-    arena = Arena(stops[-1], dtype)
+    arena = Arena(stops[-1], dtype, device)
     for p, start, stop in zip(params, [0, *stops], stops, strict=False):
         home = Segment(arena, start, stop, p.shape)
-        home.theta[...] = p._array
+        assign(home.theta, p._array)
         if p._grad is not None:
-            home.grad[...] = p._grad
+            assign(home.grad, p._grad)
             p._grad = home.grad
         p._array = home.theta
         p._home = home

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from fastdl._array import assign, on_host
 from fastdl.errors import capture_error
 from fastdl.optim.optimizer import Optimizer
 from fastdl.tape import mode
@@ -61,6 +62,8 @@ def ema_model(model: _M, optimizer: Optimizer) -> _M:
     averaged = copy.deepcopy(model)
     for p, q in zip(own, averaged.parameters(), strict=True):
         if id(p) in averages:
-            ema = averages[id(p)]
-            np.copyto(q.numpy(), ema, where=ema == ema)  # NaN: not begun
+            ema, values = on_host(averages[id(p)]), on_host(q._array)
+            np.copyto(values, ema, where=ema == ema)  # NaN: not begun
+            if values is not q._array:
+                assign(q._array, values)
     return averaged

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastdl._array import Array, assign, to_device
 from fastdl.errors import capture_error
 from fastdl.tape import mode
 from fastdl.tensor import Tensor
@@ -25,10 +26,20 @@ class ParamGroup(MutableMapping[str, Any]):
     def __init__(self, owner: Optimizer, params: list[Tensor], options: Mapping[str, Any]) -> None:
         self.owner = owner
         self.params = params
+        self.device = params[0].device if params else "cpu"
         self.hyper = np.zeros(len(owner.hyper_names))
-        self.squares = np.zeros(())  # of all gradients of the group, at the last step that clipped
+        self.kernel_hyper: Array = to_device(self.hyper, self.device)  # the same array on the CPU
+        # Of all gradients of the group, at the last step that clipped.
+        self.squares: Array = to_device(np.zeros(()), self.device)
+        self._sent = np.full(len(self.hyper), np.nan)  # what the device has
         self._rest: dict[str, Any] = {}
         self._store(options)
+
+    def update_device(self) -> None:
+        """Bring what the kernels read on a device up to date."""
+        if self.kernel_hyper is not self.hyper and not np.array_equal(self.hyper, self._sent):
+            self._sent = self.hyper.copy()
+            assign(self.kernel_hyper, self._sent)
 
     def _store(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, describe
+from fastdl._array import Array, assign, describe, on_host
 from fastdl.errors import capture_error
 from fastdl.optim.arena import runs_of, settle
 from fastdl.optim.group import ParamGroup
 from fastdl.optim.run import Run, initial_state
-from fastdl.tape import Recorder, constant, layout, layout_changed, mode
-from fastdl.tensor import Tensor
+from fastdl.tape import Recorder, layout, layout_changed, mode
+from fastdl.tensor import Tensor, zeros_like
 
 
 class Optimizer:
@@ -120,7 +120,7 @@ class Optimizer:
         if not set_to_none or mode.recorder is not None:
             for group in self.param_groups:
                 for p in group.params:
-                    p.grad = None if set_to_none else constant(np.zeros(p.shape, p.dtype))
+                    p.grad = None if set_to_none else zeros_like(p)
             return
         for run in self._runs:
             for p in run.params:
@@ -149,6 +149,7 @@ class Optimizer:
         if mode.recorder is not None:
             self._note_gradients(mode.recorder)
         for group in self.param_groups:
+            group.update_device()
             if group.hyper[self._clip_norm] != 0:
                 self._sum_squares(group)
         kernel = self._kernel
@@ -213,7 +214,7 @@ class Optimizer:
             raise capture_error("reads an optimizer's state", "do it outside of the function")
         state = {}
         for number, (run, i) in enumerate(self._params()):
-            if run.steps[i] > 0:
+            if on_host(run.steps)[i] > 0:
                 state[number] = self._export(run, i)
         groups, first = [], 0
         for group in self.param_groups:
@@ -224,7 +225,9 @@ class Optimizer:
 
     def _export(self, run: Run, i: int) -> dict[str, Array]:
         return {
-            name: run.state_of(name, i).copy() for name in self.state_names if name in run.state
+            name: on_host(run.state_of(name, i)).copy()
+            for name in self.state_names
+            if name in run.state
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -246,14 +249,14 @@ class Optimizer:
             group._store(options)
             self.options_changed(group, before)
         for number, (run, i) in enumerate(self._params()):
-            run.steps[i] = 0
+            run.set_steps(i, 0)
             for name in run.state:
-                run.state_of(name, i)[...] = initial_state(name)
+                assign(run.state_of(name, i), initial_state(name))
             for name, value in loaded.get(number, {}).items():
                 if name == "step":
-                    run.steps[i] = value
+                    run.set_steps(i, value)
                 elif name in run.state:
-                    run.state_of(name, i)[...] = value
+                    assign(run.state_of(name, i), value)
 
     def _check_groups(self, given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         want = [len(g.params) for g in self.param_groups]
@@ -290,7 +293,8 @@ class Optimizer:
             if value is None:
                 continue
             where = f"{self._name}.load_state_dict: {name} of parameter {number}"
-            loaded[name] = self._check_value(where, name, np.asarray(value), run.params[i])
+            array = value._values("a copy") if isinstance(value, Tensor) else np.asarray(value)
+            loaded[name] = self._check_value(where, name, array, run.params[i])
         return {"step": 1} | loaded if loaded else {}
 
     def _check_value(self, where: str, name: str, value: Array, p: Tensor) -> Any:
@@ -335,6 +339,11 @@ def _check_params(name: str, params: Tensor | Iterable[Tensor], seen: set[int]) 
             raise TypeError(f"{name}: params must be tensors, got {type(p).__name__}")
         if p._node is not None or p.dtype.kind != "f":
             raise ValueError(f"{name}: params must be leaf tensors of a float dtype, got {p!r}")
+        if p.device != checked[0].device:
+            raise ValueError(
+                f"{name}: params of a group must be on one device, got {checked[0].device} and "
+                f"{p.device}"
+            )
         if id(p) in seen:
             raise ValueError(f"{name}: params must differ, got one twice of shape {p.shape}")
         seen.add(id(p))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdl._array import Array, aligned_zeros
+from fastdl._array import Array, aligned_zeros, assign, placed, to_device
 from fastdl.optim.arena import segment_view
 from fastdl.optim.group import ParamGroup
 from fastdl.tensor import Tensor
@@ -31,7 +31,7 @@ class Run:
         self.start, self.stop = first.start, last.stop
         self.theta: Array = first.arena.theta[self.start : self.stop]
         self.grad: Array = first.arena.grad[self.start : self.stop]
-        self.steps: Array = np.zeros(len(params), np.int64)
+        self.steps: Array = to_device(np.zeros(len(params), np.int64), group.device)
         self.ends: Array = np.array([h.stop - self.start for h in homes if h], np.int64)
         self.state: dict[str, Array] = {}
         self._calls: dict[tuple[int, int], tuple[Any, ...]] = {}
@@ -39,13 +39,18 @@ class Run:
     def add_state(self, name: str) -> None:
         """Make a state array as it is before the first step, unless there is one."""
         if name not in self.state:
-            self.state[name] = aligned_zeros(self.theta.size, self.theta.dtype)
-            self.state[name][...] = initial_state(name)
+            size, device = self.theta.size, self.group.device
+            self.state[name] = aligned_zeros(size, self.theta.dtype, device)
+            assign(self.state[name], initial_state(name))
 
     def state_of(self, name: str, i: int) -> Array:
         """Return the view of parameter ``i`` into a state array."""
         start = int(self.ends[i - 1]) if i else 0
         return segment_view(self.state[name], start, self.params[i].shape)
+
+    def set_steps(self, i: int, count: int) -> None:
+        """Say how many steps parameter ``i`` has taken."""
+        assign(self.steps[i : i + 1], count)
 
     def forget_calls(self) -> None:
         """Build the kernel arguments anew at the next step."""
@@ -65,11 +70,11 @@ class Run:
             self.state[name][part] if name in self.group.owner.state_in_use(self.group) else None
             for name in self.group.owner.state_names
         ]
-        ends = self.ends[i:j] - start
+        ends = placed(self.ends[i:j] - start, self.theta)
         tail = self.group.owner.kernel_options
         arrays = (self.theta[part], self.grad[part], *states, self.steps[i:j], ends)
         squares = self.group.squares if self.group["clip_norm"] != 0 else None
-        return (*arrays, self.group.hyper, squares, *tail)
+        return (*arrays, self.group.kernel_hyper, squares, *tail)
 
     def gradients(self) -> list[Array]:
         """Return the parts of the flat gradient that hold one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fastdl._array import assign
 from fastdl.optim.group import ParamGroup
 from fastdl.optim.optimizer import Optimizer
 from fastdl.optim.options import COMMON, check_at_least, check_clip_and_ema, check_flags
@@ -96,4 +97,4 @@ class SGD(Optimizer):
         super().options_changed(group, before)
         for run in without:
             if "momentum_buffer" in run.state:
-                run.steps[:] = 0
+                assign(run.steps, 0)
