@@ -46,19 +46,41 @@ FASTDL_INLINE Vec<T> scale_by_power_of_2(Vec<T> p, Vec<T> n, Vec<T> rounded, Vec
 #endif
 }
 
-/// e^x for x <= kExpMax (or NaN), which all x <= 0 are: x = n ln 2 + r with |r| <= ln 2 / 2, and e^x = 2^n e^r.
+/// x[i] becomes e^x[i], for x <= kExpMax (or NaN), which all x <= 0 are: x = n ln 2 + r with
+/// |r| <= ln 2 / 2, and e^x = 2^n e^r.  One e^x is a chain of 13 operations, each of which waits for
+/// the one before, and longer than what a processor looks ahead: vectors go through it abreast.
+template <class T, int N>
+FASTDL_INLINE void exp_of_negative(Vec<T> (&x)[N]) {
+  using K = Constants<T>;
+  constexpr int kTerms = sizeof(K::kExp) / sizeof(T);
+  const Vec<T> one = broadcast(T(1));
+  Vec<T> given[N], rounded[N], n[N], r[N], p[N];
+  unroll<N>([&](auto i) FASTDL_UNROLLED {
+    given[i] = x[i];
+#if !defined(__AVX512F__)
+    x[i] = max(broadcast(K::kExpMin), x[i]);  // keeps the exponents in range
+#endif
+    rounded[i] = fma(x[i], broadcast(K::kLog2e), broadcast(K::kRound));
+  });
+  unroll<N>([&](auto i) FASTDL_UNROLLED { n[i] = rounded[i] - broadcast(K::kRound); });
+  unroll<N>([&](auto i) FASTDL_UNROLLED { r[i] = fma(n[i], broadcast(-K::kLn2Hi), x[i]); });
+  unroll<N>([&](auto i) FASTDL_UNROLLED { r[i] = fma(n[i], broadcast(-K::kLn2Lo), r[i]); });
+  unroll<N>([&](auto i) FASTDL_UNROLLED { p[i] = broadcast(K::kExp[kTerms - 1]); });
+  unroll<kTerms - 1>([&](auto k) FASTDL_UNROLLED {
+    const Vec<T> c = broadcast(K::kExp[kTerms - 2 - k]);
+    unroll<N>([&](auto i) FASTDL_UNROLLED { p[i] = fma(p[i], r[i], c); });
+  });
+  unroll<N>([&](auto i) FASTDL_UNROLLED { p[i] = fma(p[i], r[i], one); });
+  unroll<N>([&](auto i) FASTDL_UNROLLED { p[i] = fma(p[i], r[i], one); });
+  unroll<N>([&](auto i) FASTDL_UNROLLED {
+    x[i] = scale_by_power_of_2<T>(p[i], n[i], rounded[i], given[i]);
+  });
+}
 template <class T>
 FASTDL_INLINE Vec<T> exp_of_negative(Vec<T> x) {
-  using K = Constants<T>;
-  const Vec<T> one = broadcast(T(1)), given = x;
-#if !defined(__AVX512F__)
-  x = max(broadcast(K::kExpMin), x);  // keeps the exponents in range
-#endif
-  const Vec<T> rounded = fma(x, broadcast(K::kLog2e), broadcast(K::kRound));
-  const Vec<T> n = rounded - broadcast(K::kRound);
-  const Vec<T> r = fma(n, broadcast(-K::kLn2Lo), fma(n, broadcast(-K::kLn2Hi), x));
-  const Vec<T> p = fma(fma(polynomial(r, K::kExp), r, one), r, one);
-  return scale_by_power_of_2<T>(p, n, rounded, given);
+  Vec<T> v[1] = {x};
+  exp_of_negative<T>(v);
+  return v[0];
 }
 
 /// e^x.  exp(-inf) = 0, exp(inf) = inf, NaN stays; results below the normal range are right too.

@@ -17,18 +17,22 @@ namespace {
 constexpr int kWide = 16;
 constexpr int64_t kSumBlock = 1024;
 
-/// 16 lanes in as many vectors as they take.
-template <class T>
+/// W times 16 lanes in as many vectors as they take.
+template <class T, int W = 1>
 struct Wide {
-  static constexpr int kParts = kWide / kLanes<T>;
+  static constexpr int kParts = W * kWide / kLanes<T>;
   Vec<T> part[kParts];
 };
+/// The W whose vectors, and as many for each of some three temporaries, fit the registers beside the
+/// constants of a function.
+template <class T>
+constexpr int kAbreast = kRegisters / 8 > Wide<T>::kParts ? kRegisters / 8 / Wide<T>::kParts : 1;
 
 /// The Wide with parts f(0), f(1), ...; f takes an integral_constant.
-template <class T, class F>
-FASTDL_INLINE Wide<T> wide(F f) {
-  Wide<T> w;
-  unroll<Wide<T>::kParts>([&](auto k) FASTDL_UNROLLED { w.part[k] = f(k); });
+template <class T, int W = 1, class F>
+FASTDL_INLINE Wide<T, W> wide(F f) {
+  Wide<T, W> w;
+  unroll<Wide<T, W>::kParts>([&](auto k) FASTDL_UNROLLED { w.part[k] = f(k); });
   return w;
 }
 template <class T>
@@ -64,14 +68,14 @@ FASTDL_INLINE Vec<T> first_of(Vec<T> v, int64_t n) {
   if (n >= kLanes<T>) return v;
   return select<T>(lane_numbers<T>() < Vec<IntOf<T>>{} + IntOf<T>(n), v, Vec<T>{});
 }
-template <class T>
-FASTDL_INLINE Wide<T> load_wide(const T* p, int64_t n, T rest) {
-  return wide<T>(
+template <int W = 1, class T>
+FASTDL_INLINE Wide<T, W> load_wide(const T* p, int64_t n, T rest) {
+  return wide<T, W>(
       [=](auto k) FASTDL_UNROLLED { return load_or(p + k * kLanes<T>, n - k * kLanes<T>, rest); });
 }
-template <class T>
-FASTDL_INLINE void store_wide(T* p, const Wide<T>& w, int64_t n) {
-  unroll<Wide<T>::kParts>(
+template <class T, int W>
+FASTDL_INLINE void store_wide(T* p, const Wide<T, W>& w, int64_t n) {
+  unroll<Wide<T, W>::kParts>(
       [&](auto k) FASTDL_UNROLLED { store(p + k * kLanes<T>, w.part[k], n - k * kLanes<T>); });
 }
 
@@ -185,6 +189,28 @@ template <class T, int K, class F>
 FASTDL_INLINE void row_sums(int64_t n, T (&sums)[K], F add) {
   Wide<T> total[K];
   row_lanes<T, K, 1>(n, total, add);
+  unroll<K>([&](auto k) FASTDL_UNROLLED { sums[k] = sum_of(total[k])[0]; });
+}
+/// The same with add(w, j, count, acc), W times 16 elements at a time: w is an integral_constant: W, and then count is
+/// 16 W, or 1 at the end of a block.
+template <int W, class T, int K, class F>
+FASTDL_INLINE void row_sums_abreast(int64_t n, T (&sums)[K], F add) {
+  constexpr int64_t kStep = W * kWide;
+  static_assert(kSumBlock % kStep == 0);
+  Wide<T> total[K];
+  unroll<K>([&](auto k) FASTDL_UNROLLED { total[k] = Wide<T>{}; });
+  for (int64_t first = 0; first < n; first += kSumBlock) {
+    Wide<T> acc[K];
+    unroll<K>([&](auto k) FASTDL_UNROLLED { acc[k] = Wide<T>{}; });
+    const int64_t last = min_of(n, first + kSumBlock);
+    int64_t at = first;
+    for (; W > 1 && at + kStep <= last; at += kStep)
+      add(std::integral_constant<int, W>{}, at, kStep, acc);
+    for_each_wide(at, last, [&](int64_t j, int64_t count) FASTDL_UNROLLED {
+      add(std::integral_constant<int, 1>{}, j, count, acc);
+    });
+    unroll<K>([&](auto k) FASTDL_UNROLLED { total[k] = total[k] + acc[k]; });
+  }
   unroll<K>([&](auto k) FASTDL_UNROLLED { sums[k] = sum_of(total[k])[0]; });
 }
 

@@ -114,6 +114,11 @@ def unmasked(rng: Rng, shape: tuple[int, ...], case: Case) -> Array:
     return case.sizes["C"] - 1 - rng.integers(0, PIECE // 2, shape)
 
 
+def in_order(rng: Rng, shape: tuple[int, ...], case: Case) -> Array:
+    """Every class is a label."""
+    return np.arange(shape[0]) % case.sizes["C"]
+
+
 PIECE = 4096  # of a row longer than 1 MiB
 LONG = 262_147
 CLASSES = (2, 3, 7, 10, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 97, 111, 112, 113, 127)
@@ -152,7 +157,9 @@ CASES = [
     Case(B=40, C=101, without=HARD, t=ignoring, label_smoothing=0.1),
     Case(B=40, C=49, without="t w", label_smoothing=0.1),
     Case(B=3, C=5003, without="P w"),
-    # A gradient beyond the second-level cache: rows are a pipeline, or done one by one if long.
+    Case(B=211, C=211, without="P w", t=in_order, reduction="sum"),
+    Case(B=35, C=128, without=HARD, t=in_order, label_smoothing=0.1),
+    # A gradient beyond the second-level cache.
     Case(B=260, C=4099, without="P w", t=ignoring, reduction="none"),
     Case(B=257, C=4099, without=SOFT, reduction="none"),
     Case(B=10, C=120_001, without=HARD, reduction="none", label_smoothing=0.1),

@@ -5,10 +5,11 @@
 //   pass 3  dX = e (S g / Z) - w q g                (reads e from the cache, writes dX)
 // where S = sum w q, and g = 1 / N.  Memory sees one read and one write while a row fits the L2
 // cache.
-// - Short rows are done side by side (.thin.h), rows longer than the L2 cache in pieces (.long.h).
-// - Where dX leaves the L2 cache, rows are a pipeline: e waits in scratch, and a row is written while
-//   the next one is in the exp units and the one after that is read for its maximum, so that reads,
-//   writes and arithmetic overlap.  A dX beyond the last cache is streamed past it.
+// - Short rows are done side by side (.thin.h), rows of more than 1 MiB in pieces (.long.h).
+// - The others are a pipeline: e waits in scratch, and a row is written while the next one is in the
+//   exp units and the one after that is read for its maximum, so that reads, writes and arithmetic
+//   overlap.  Their vectors are in the exp units abreast (cpu/math.h).  A dX beyond the last cache is
+//   streamed past it.
 // Losses are finished 16 rows at a time, so that the logarithm is a vector one.
 // Numerics: sums in 16 lanes and blocks (cpu/reduce.h), the path depends on C alone, so the bits
 // depend on neither B nor threads nor vector width.
@@ -20,121 +21,136 @@
 namespace fastdl::FASTDL_ISA {
 namespace {
 
-/// Rows are a pipeline where dX is longer than this and its rows are too; the shortest of them lose
-/// more by the way through scratch than they gain.
-constexpr int64_t kPipelinedBytes = 4 << 20, kShortestPipelined = 16 * 1024;
-/// Of longer rows four (two of X, two of e) would not fit the L2 cache.
-constexpr int64_t kLongestPipelined = 256 * 1024;
+/// How far ahead of its use a row is fetched: one row alone is too slow a reader for the hardware to
+/// see far enough, above all where a page ends.
+constexpr int64_t kFetchAhead = 4096;
 
-/// A row whose dX stays in the cache.
+/// A row without dX.
 template <Target K, class T>
-void cached_row(const Call<T>& c, const Row<T>& r, Group<T>& out, int64_t slot) {
+void loss_of_row(const Call<T>& c, const Row<T>& r, Group<T>& out, int64_t slot) {
   const T hi = row_max(r.x, c.C);
-  const auto ahead = [&](int64_t j) FASTDL_UNROLLED { fetch(r.x + c.C + j); };
-  const Sums<T> s = exp_sums<K>(
-      c, r, c.C, hi,
-      [&](int64_t j, int64_t n, const Wide<T>& e) FASTDL_UNROLLED {
-        if (r.dx) store_wide(r.dx + j, e, n);
-      },
-      ahead);
-  const Slope<K, T> slope{&c, r, finish_row<K>(c, r, s, hi, out, slot)};
-  if (!r.dx) return;
-  const T e_t = r.dx[r.t];
-  write_row<false>(r.dx, c.C, [&](int64_t j, int64_t n) FASTDL_UNROLLED {
-    return slope(j, n, load(r.dx + j, n));
-  });
-  slope.at_label(e_t);
+  const auto ahead = [&](int64_t j, int64_t n, const auto&)
+                         FASTDL_UNROLLED { fetch(r.x + c.C + j, n); };
+  finish_row<K>(c, r, exp_sums<K>(c, r, c.C, hi, ahead), hi, out, slot);
 }
 
-/// A row whose e lies in scratch, to be written to dX step by step.
+/// A row whose e lies in scratch, to be written to dX step by step; or none.  The label's element is
+/// put into its vector: a store of its own would wait for a line that has just been streamed away.
 template <Target K, class T>
 struct Waiting {
+  static constexpr int kWides = kAbreast<T>;
+  static constexpr int64_t kStep = kWides * kWide;
   Slope<K, T> slope{};
-  T* e = nullptr;
-  bool streams = false;
-  int64_t C = 0, head = 0;  // head: elements before the first aligned address
+  const T* e = nullptr;
+  int64_t head = 0, whole = 0;  // steps begin at the first aligned address, and end here
+  int64_t label = -1;
+  T at_label = 0;
 
-  FASTDL_INLINE void begin(const Slope<K, T>& s, T* from) {
-    slope = s, e = from, streams = s.c->stream, C = s.c->C, head = elements_to_alignment(s.r.dx, C);
-    if (head) store(s.r.dx, s(0, head, load(e, head)), head);
+  Waiting() = default;
+  FASTDL_INLINE Waiting(const Slope<K, T>& s, const T* from) : slope(s), e(from) {
+    const int64_t C = s.c->C;
+    head = elements_to_alignment(s.r.dx, C);
+    whole = head + (C - head) / kStep * kStep;
+    if (!s.r.p) label = s.r.t, at_label = s.at_label(e[label]);
+    write_vectors(0, head);
   }
-  /// Writes what belongs to the step of 16 elements at j.
-  FASTDL_INLINE void write(int64_t j) const {
-    unroll<Wide<T>::kParts>([&](auto k) FASTDL_UNROLLED {
-      const int64_t at = head + j + k * kLanes<T>;
-      if (at + kLanes<T> > C) return;
-      const Vec<T> dx = slope(at, kLanes<T>, load(e + at));
-      streams ? stream(slope.r.dx + at, dx) : store(slope.r.dx + at, dx);
+  /// Writes what belongs to the step of the next row that begins at j.
+  FASTDL_INLINE void write_step(int64_t j, bool streams) const {
+    const int64_t first = head + j;
+    if (first >= whole) return;
+    Wide<T, kWides> dx = wide<T, kWides>([&](auto k) FASTDL_UNROLLED {
+      const int64_t at = first + k * kLanes<T>;
+      return slope(at, kLanes<T>, load(e + at));
+    });
+    if (uint64_t(label - first) < uint64_t(kStep))
+      unroll<dx.kParts>([&](auto k) FASTDL_UNROLLED {
+        const Vec<IntOf<T>> own = Vec<IntOf<T>>{} + IntOf<T>(label - first - k * kLanes<T>);
+        dx.part[k] = select<T>(lane_numbers<T>() == own, broadcast(at_label), dx.part[k]);
+      });
+    unroll<dx.kParts>([&](auto k) FASTDL_UNROLLED {
+      T* to = slope.r.dx + first + k * kLanes<T>;
+      streams ? stream(to, dx.part[k]) : store(to, dx.part[k]);
     });
   }
-  /// After all steps: what is left of the row.
-  FASTDL_INLINE void end() {
-    const int64_t n = (C - head) % kLanes<T>, at = C - n;
-    if (n) store(slope.r.dx + at, slope(at, n, load(e + at, n)), n);
-    slope.at_label(e[slope.r.t]);
-    e = nullptr;
+  /// What no step has written.
+  FASTDL_INLINE void end() const {
+    if (e) write_vectors(whole, slope.c->C);
   }
-  FASTDL_INLINE void write_all() {
-    if (!e) return;
-    const Waiting w = *this;  // a copy, known not to change by the stores
-    for (int64_t j = 0; j < w.C; j += kWide) w.write(j);
+  FASTDL_INLINE void write_all(bool streams) const {
+    for (int64_t j = 0; head + j < whole; j += kStep) write_step(j, streams);
     end();
+  }
+
+ private:
+  FASTDL_INLINE void write_vectors(int64_t first, int64_t last) const {
+    for_each_vector<T>(first, last, [&](int64_t j, int64_t n) {
+      store(slope.r.dx + j, slope(j, n, load(e + j, n)), n);
+    });
+    if (first <= label && label < last) slope.r.dx[label] = at_label;
   }
 };
 
-/// A row with the maximum hi, while the one before it is written; returns the maximum of the row from
-/// `next` on, which is read meanwhile.
+/// Pass 2 of a row with the maximum hi; meanwhile pass 3 of the row before, and pass 1 of the row from
+/// `next` on, whose maximum becomes hi.  Where dX is written soon it is fetched, of a streamed row the
+/// lines that are not whole, and those into the L1 cache: the stores behind them wait.
 template <Target K, class T>
-FASTDL_INLINE T pipelined_row(const Call<T>& c, const Row<T>& r, T hi, const T* next,
-                              Waiting<K, T>& waiting, T* e, Group<T>& out, int64_t slot) {
-  const bool writes = waiting.e;
-  const Waiting<K, T> before = waiting;  // a copy, as above
+FASTDL_INLINE Sums<T> pipelined_sums(const Call<T>& c, const Row<T> r, T& hi, T* e,
+                                     const Waiting<K, T> before, const T* next) {
+  const bool streams = c.stream;
   const T lowest = T(-__builtin_inf());
+  __builtin_prefetch(r.dx, 1);
+  __builtin_prefetch(r.dx + c.C - 1, 1);
   Wide<T> top = wide_broadcast(lowest);
-  const Sums<T> s = exp_sums<K>(
-      c, r, c.C, hi,
-      [&](int64_t j, int64_t n, const Wide<T>& part)
-          FASTDL_UNROLLED { store_wide(e + j, part, n); },
-      [&](int64_t j) FASTDL_UNROLLED {
-        if (writes) before.write(j);
-        const Wide<T> x = load_wide(next + j, c.C - j, lowest);
-        top = wide<T>([&](auto k) FASTDL_UNROLLED { return max(top.part[k], x.part[k]); });
+  const Sums<T> sums =
+      exp_sums<K>(c, r, c.C, hi, [&](int64_t j, int64_t n, const auto& part) FASTDL_UNROLLED {
+        constexpr int kParts = Wide<T>::kParts, W = std::decay_t<decltype(part)>::kParts / kParts;
+        const Wide<T, W> x = load_wide<W>(next + j, n, lowest);
+        fetch(next + j + kFetchAhead / int64_t(sizeof(T)), n);
+        unroll<W * kParts>([&](auto k) FASTDL_UNROLLED {
+          top.part[k % kParts] = max(top.part[k % kParts], x.part[k]);
+        });
+        if (!streams) fetch(r.dx + j, n);
+        if (W == kAbreast<T>) before.write_step(j, streams);
+        store_wide(e + j, part, n);
       });
-  if (writes) waiting.end();
-  waiting.begin({&c, r, finish_row<K>(c, r, s, hi, out, slot)}, e);
-  if (c.row_bytes() > kLongestPipelined) waiting.write_all();
-  return join_lanes<T>(join_parts(top, Max{}), Max{})[0];
+  before.end();
+  hi = join_lanes<T>(join_parts(top, Max{}), Max{})[0];
+  return sums;
 }
 
 /// n <= kRowsPerGroup rows; two rows of scratch take turns.
 template <Target K, class T>
 void pipelined_rows(const Call<T> c, int64_t first, int64_t n, T* scratch, Group<T>& out) {
   const int64_t bytes = CrossEntropyForward::scratch_row_bytes(c.C, sizeof(T));
-  Waiting<K, T> waiting;
   T *e = scratch, *other = scratch + bytes / int64_t(sizeof(T));
+  Waiting<K, T> before;
   T hi = row_max(c.X + first * c.C, c.C);
   for (int64_t i = 0; i < n; ++i) {
     const Row<T> r = Row<T>::template at<K>(c, first + i);
+    const T* next = i + 1 < n ? r.x + c.C : r.x;
     if (is_ignored(c, r)) {
       ignore_row(c, r, out, i);
-      if (i + 1 < n) hi = row_max(r.x + c.C, c.C);
+      hi = row_max(next, c.C);
       continue;
     }
-    hi = pipelined_row(c, r, hi, i + 1 < n ? r.x + c.C : r.x, waiting, e, out, i);
-    if (waiting.e) e = other, other = waiting.e;
+    const T top = hi;
+    const Sums<T> sums = pipelined_sums<K>(c, r, hi, e, before, next);
+    before = Waiting<K, T>({&c, r, finish_row<K>(c, r, sums, top, out, i)}, e);
+    T* const free = other;
+    other = e, e = free;
   }
-  waiting.write_all();
+  before.write_all(c.stream);
   if (c.stream) stream_fence();
 }
 
 template <Target K, class T>
-void cached_rows(const Call<T> c, int64_t first, int64_t n, Group<T>& out) {
+void losses_of_rows(const Call<T>& c, int64_t first, int64_t n, Group<T>& out) {
   for (int64_t i = 0; i < n; ++i) {
     const Row<T> r = Row<T>::template at<K>(c, first + i);
     if (is_ignored(c, r))
       ignore_row(c, r, out, i);
     else
-      cached_row<K>(c, r, out, i);
+      loss_of_row<K>(c, r, out, i);
   }
 }
 
@@ -150,18 +166,18 @@ FASTDL_INLINE void row_group(const Call<T>& c, int64_t first, int64_t n, T* scra
     return;
   }
   Group<T> g;
-  c.pipelined ? pipelined_rows<K>(c, first, n, scratch, g) : cached_rows<K>(c, first, n, g);
+  c.dX ? pipelined_rows<K>(c, first, n, scratch, g) : losses_of_rows<K>(c, first, n, g);
   finish_group(c, g, first, n);
 }
 
-/// Rows of a chunk: some 32 KiB; in a pipeline as many as leave 8 chunks, for the last row of a chunk
-/// has no other to hide its writes behind.
+/// Rows of a chunk: some 32 KiB of short ones, else as many as leave 8 chunks, for the last row of a
+/// chunk has no other to hide its writes behind.
 template <class T>
 FASTDL_INLINE int64_t rows_of_chunk(const Call<T>& c) {
   constexpr int64_t kChunkBytes = 32 * 1024;
   const int64_t fitting = kChunkBytes / max_of(1, c.row_bytes());
   if (fitting >= kRowsPerGroup) return fitting & -kRowsPerGroup;
-  return c.pipelined ? max_of(1, min_of(kRowsPerGroup, c.B / 8)) : max_of(1, fitting);
+  return max_of(1, min_of(kRowsPerGroup, c.B / 8));
 }
 
 template <Target K, class T>
@@ -197,8 +213,6 @@ void forward(const CrossEntropyForward& op, const Workspace& ws) {
   c.loss = op.loss ? op.loss.as<T>() : reinterpret_cast<T*>(ws.shared);
   c.certain = T(1 - op.label_smoothing), c.uniform = T(op.label_smoothing / double(c.C));
   c.stream = op.dX.bytes() >= stream_bytes();
-  c.pipelined =
-      c.stream || (op.dX.bytes() >= kPipelinedBytes && c.row_bytes() >= kShortestPipelined);
 
   T N = T(c.B);
   if (op.t) {

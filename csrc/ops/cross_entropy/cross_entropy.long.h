@@ -24,9 +24,9 @@ FASTDL_INLINE Part<T> part_of(const Call<T>& c, Row<T> r, int64_t first, int64_t
   if (c.w) piece.w = c.w + first;
   r.x += first;
   if (r.p) r.p += first;
-  const auto nothing = [](auto...) FASTDL_UNROLLED {};
-  const auto ahead = [&](int64_t j) FASTDL_UNROLLED { fetch(r.x + n + j); };
-  return {hi, base, exp_sums<K>(piece, r, n, base, nothing, ahead)};
+  const auto ahead = [&](int64_t j, int64_t count, const auto&)
+                         FASTDL_UNROLLED { fetch(r.x + n + j, count); };
+  return {hi, base, exp_sums<K>(piece, r, n, base, ahead)};
 }
 
 /// The sums about the maximum of all parts.
@@ -75,7 +75,7 @@ void long_row(const Call<T>& c, int64_t i, Part<T>* part) {
     c.stream ? write_row<true>(r.dx + first, n, value) : write_row<false>(r.dx + first, n, value);
     if (c.stream) stream_fence();
   });
-  slope.at_label(exp_of_negative<T>(broadcast(r.x[r.t] - hi))[0]);
+  if (!r.p) r.dx[r.t] = slope.at_label(exp_of_negative<T>(broadcast(r.x[r.t] - hi))[0]);
 }
 
 template <Target K, class T>

@@ -20,7 +20,7 @@ struct Call {
   T *dX, *loss;
   const T* row_weight;  // of labels: w_t, or 0 in an ignored row
   const void* t;
-  bool t_is_32, pipelined, stream;
+  bool t_is_32, stream;
   int64_t B, C, ignore_index;
   T certain, uniform;  // 1 - s, s / C
   T g;                 // 1 / N
@@ -82,38 +82,40 @@ FASTDL_INLINE Vec<T> weighted_target(const Call<T>& c, const T* p, int64_t j, in
   return c.w ? q * load(c.w + j, count) : first_of<T>(q, count);
 }
 
-/// Adds 16 elements to the sums over a row; returns their e.
-template <Target K, class T>
-FASTDL_INLINE Wide<T> add_exp(const Call<T>& c, const Row<T>& r, Vec<T> hi, int64_t j,
-                              int64_t count, Wide<T>* acc) {
-  const T minus_inf = T(-__builtin_inf());
-  return wide<T>([&](auto k) FASTDL_UNROLLED {
-    const int64_t at = j + k * kLanes<T>, n = count - k * kLanes<T>;
-    const Vec<T> z = load_or(r.x + at, n, minus_inf) - hi, e = exp_of_negative<T>(z);
-    acc[0].part[k] = acc[0].part[k] + e;
+/// Adds 16 W elements to the sums over a row; returns their e.
+template <Target K, int W, class T>
+FASTDL_INLINE Wide<T, W> add_exp(const Call<T>& c, const Row<T>& r, Vec<T> hi, int64_t j,
+                                 int64_t count, Wide<T>* acc) {
+  const Wide<T, W> x = load_wide<W>(r.x + j, count, T(-__builtin_inf()));
+  const Wide<T, W> z = wide<T, W>([&](auto k) FASTDL_UNROLLED { return x.part[k] - hi; });
+  Wide<T, W> e = z;
+  exp_of_negative<T>(e.part);
+  unroll<Wide<T, W>::kParts>([&](auto k) FASTDL_UNROLLED {
+    constexpr int kPart = k % Wide<T>::kParts;
+    acc[0].part[kPart] = acc[0].part[kPart] + e.part[k];
     if constexpr (K != Target::label) {
-      const Vec<T> q = weighted_target<K>(c, r.p, at, n);
-      acc[1].part[k] = acc[1].part[k] + silenced<T>(q, z);
-      acc[2].part[k] = acc[2].part[k] + q;
+      const int64_t at = k * kLanes<T>;
+      const Vec<T> q = weighted_target<K>(c, r.p, j + at, count - at);
+      acc[1].part[kPart] = acc[1].part[kPart] + silenced<T>(q, z.part[k]);
+      acc[2].part[kPart] = acc[2].part[kPart] + q;
     }
-    return e;
   });
+  return e;
 }
 
 template <Target K>
 constexpr int kSums = K == Target::label ? 1 : 3;
 
-/// Pass 2: hands e to keep(j, count, e), and calls meanwhile(j) for what can be done while the
-/// arithmetic units are busy.
-template <Target K, class T, class Keep, class Meanwhile>
-FASTDL_INLINE Sums<T> exp_sums(const Call<T>& c, const Row<T>& r, int64_t n, T hi, Keep keep,
-                               Meanwhile meanwhile) {
+/// Pass 2: hands every e to each(j, count, e), which may also do something else while the arithmetic
+/// units are busy.
+template <Target K, class T, class Each>
+FASTDL_INLINE Sums<T> exp_sums(const Call<T>& c, const Row<T>& r, int64_t n, T hi, Each each) {
   const Vec<T> shift = broadcast(hi);
   T sums[kSums<K>];
-  row_sums<T, kSums<K>>(n, sums, [&](int64_t j, int64_t count, Wide<T>* acc) FASTDL_UNROLLED {
-    keep(j, count, add_exp<K>(c, r, shift, j, count, acc));
-    meanwhile(j);
-  });
+  row_sums_abreast<kAbreast<T>>(
+      n, sums, [&](auto w, int64_t j, int64_t count, Wide<T>* acc) FASTDL_UNROLLED {
+        each(j, count, add_exp<K, w()>(c, r, shift, j, count, acc));
+      });
   if constexpr (K == Target::label)
     return {sums[0], 0, 0};
   else
@@ -132,13 +134,6 @@ FASTDL_INLINE T finish_row(const Call<T>& c, const Row<T>& r, const Sums<T>& s, 
   return weight * c.g / s.e;
 }
 
-/// dX at the label of a row, from its e.
-template <class T>
-FASTDL_INLINE T slope_at_label(const Call<T>& c, const Row<T>& r, T e, T factor) {
-  const T w = c.w ? c.w[r.t] : T(1);
-  return e * factor - (r.own + c.uniform * w) * c.g;
-}
-
 /// Pass 3: dX from e, without the label's own share.
 template <Target K, class T>
 struct Slope {
@@ -153,16 +148,17 @@ struct Slope {
     else
       return fma(weighted_target<K>(*c, r.p, j, n), broadcast(-c->g), y);
   }
-  /// To be called last: the label's element, from its e.
-  FASTDL_INLINE void at_label(T e) const {
-    if (!r.p) r.dx[r.t] = slope_at_label(*c, r, e, factor);
+  /// The label's element, from its e.
+  FASTDL_INLINE T at_label(T e) const {
+    const T w = c->w ? c->w[r.t] : T(1);
+    return e * factor - (r.own + c->uniform * w) * c->g;
   }
 };
 
-/// Fetches 16 elements that are read soon.
+/// Fetches n elements that are needed soon.
 template <class T>
-FASTDL_INLINE void fetch(const T* x) {
-  for (int64_t line = 0; line < kWide * int64_t(sizeof(T)); line += 64)
+FASTDL_INLINE void fetch(const T* x, int64_t n) {
+  for (int64_t line = 0; line < n * int64_t(sizeof(T)); line += 64)
     __builtin_prefetch(reinterpret_cast<const char*>(x) + line, 0, 2);
 }
 

@@ -64,7 +64,7 @@ FASTDL_INLINE void thin_sums(const Call<T>& c, int64_t first, int64_t n, Vec<T> 
     const Row<T> row{c.X + at, c.P ? c.P + at : nullptr, nullptr, 0, 0};
     Wide<T> acc[3] = {};
     for_each_part<kMost>(c.C, [&](int64_t j, int64_t count) FASTDL_UNROLLED {
-      e[r][j / kWide] = add_exp<K>(c, row, broadcast(shift[r]), j, count, acc);
+      e[r][j / kWide] = add_exp<K, 1>(c, row, broadcast(shift[r]), j, count, acc);
     });
     unroll<kSums<K>>([&](auto k) FASTDL_UNROLLED { v[k][r] = join_parts(acc[k], Add{}); });
   }
@@ -83,7 +83,7 @@ FASTDL_INLINE void thin_slope(const Call<T>& c, const Row<T>& r, const Wide<T> (
                }),
                count);
   });
-  slope.at_label(reinterpret_cast<const T*>(e)[r.t]);
+  if (!r.p) r.dx[r.t] = slope.at_label(reinterpret_cast<const T*>(e)[r.t]);
 }
 
 /// n <= kLanes rows.  The call is copied, so that its fields are known not to change by the stores.
