@@ -5,7 +5,7 @@
 // registers and then merged into the arrays a and b, which hold one panel of columns and stay in
 // L1.  (One column vector at a time over all rows would touch a new page for every line when rows
 // are 4 KiB.)  After at most 128 rows the arrays are merged into double: no chain of f32 additions
-// is longer than 16, whatever the number of rows.
+// is longer than 64, whatever the number of rows.
 #include "cpu/activation.h"
 #include "cpu/loop.h"
 
@@ -13,6 +13,10 @@ namespace fastdl::FASTDL_ISA {
 namespace {
 
 constexpr int kGroup = 8;  // 8 rows and the temporaries fit the 16 registers of AVX2
+/// Of two arrays whose rows are a page or more apart only 2 rows at a time: 16 streams at the same
+/// place of 16 pages do not fit the 8 ways of an L1 cache, and push out each other's next lines.
+constexpr int kGroupOfPages = 2;
+constexpr int64_t kPageBytes = 4096;
 
 /// The two double sums of a column, a piece or a channel.
 struct Sums {
@@ -36,6 +40,7 @@ FASTDL_INLINE double sum_of(int64_t n, F&& f) {
 /// the sample variance", 1983, eq. 2.1: never a difference of squares.
 template <class T>
 struct Moments {
+  static constexpr int kArrays = 1;
   const T* x;
 
   /// Adds K rows from element `at` on to columns that hold `before` rows.
@@ -126,6 +131,7 @@ FASTDL_INLINE Vec<T> through_relu(Vec<T> dy, Vec<T> d, Vec<T> scale, Vec<T> shif
 /// a = sum dy, b = sum dy (x - mean); with relu of dy where (x - mean) scale + shift was not cut off.
 template <class T, class Coefficient>
 struct GradientSums {
+  static constexpr int kArrays = 2;
   const T *dy, *x;
   Coefficient mean, scale, shift;
   bool relu;
@@ -148,6 +154,10 @@ struct GradientSums {
       unroll<K>([&](auto i) {
         const Vec<T> d = load(q + i * ld + j, lanes) - m;
         Vec<T> g = load(p + i * ld + j, lanes);
+        if (K == kGroupOfPages) {  // the next rows, which the hardware does not foresee
+          __builtin_prefetch(q + (K + i) * ld + j, 0, 2);
+          __builtin_prefetch(p + (K + i) * ld + j, 0, 2);
+        }
         if (kRelu) g = through_relu<T>(g, d, k, c);
         s[i % 2] = s[i % 2] + g;
         t[i % 2] = fma(g, d, t[i % 2]);
@@ -182,6 +192,9 @@ template <class T, class Stat>
 __attribute__((noinline)) void add_block(const Stat& stat, int64_t at, int64_t column, int64_t ld,
                                          int64_t rows, int64_t columns, T* a, T* b) {
   int64_t i = 0;
+  if (Stat::kArrays > 1 && ld * int64_t(sizeof(T)) >= kPageBytes)
+    for (; i + kGroupOfPages <= rows; i += kGroupOfPages)
+      stat.template add_rows<kGroupOfPages>(at + i * ld, column, ld, i, columns, a, b);
   for (; i + kGroup <= rows; i += kGroup)
     stat.template add_rows<kGroup>(at + i * ld, column, ld, i, columns, a, b);
   for (; i < rows; ++i) stat.template add_rows<1>(at + i * ld, column, ld, i, columns, a, b);

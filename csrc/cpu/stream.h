@@ -48,5 +48,28 @@ FASTDL_INLINE void write_row(T* y, int64_t n, F&& f) {
   for_each_vector<T>(j, n, [&](int64_t i, int64_t count) { store(y + i, f(i, count), count); });
 }
 
+/// Rows of n elements, y_i[j] = f(i, j, count), ld apart, by non-temporal stores.  Where rows follow
+/// each other, the line in which one ends and the next begins is put together and streamed as well:
+/// two stores of parts of it would wait for it to be read.
+template <class T, class F>
+FASTDL_INLINE void stream_rows(T* y, int64_t rows, int64_t n, int64_t ld, F&& f) {
+  constexpr int64_t L = kLanes<T>;
+  T line[L];
+  int64_t held = 0;  // elements of the row before that wait in `line`
+  for (int64_t i = 0; i < rows; ++i) {
+    T* const row = y + i * ld;
+    int64_t j = elements_to_alignment(row, n);
+    if (held) {
+      store(line + held, f(i, int64_t{0}, j), j);
+      stream(row - held, load(line));
+    } else if (j) {
+      store(row, f(i, int64_t{0}, j), j);
+    }
+    for (; j + L <= n; j += L) stream(row + j, f(i, j, L));
+    held = ld == n && n >= L && i + 1 < rows ? n - j : 0;
+    if (j < n) store(held ? line : row + j, f(i, j, n - j), n - j);
+  }
+}
+
 }  // namespace
 }  // namespace fastdl::FASTDL_ISA

@@ -158,6 +158,7 @@ SHAPES = [
     (257, 3, 1), (1000, 65, 1), (4, 3, 1000), (64, 32, 49), (300, 301, 1),
     # On a GPU clusters of 1, 2, 4 and 8 blocks have a channel on chip.
     (1, 70, 300), (2, 40, 260), (3, 20, 257), (2, 1, 30_001),
+    (135, 1030, 1),  # rows of a page
 ]  # fmt: skip
 NO_STATE = "running_mean running_var num_batches"
 BASE = Case(N=3, C=4, S=2)

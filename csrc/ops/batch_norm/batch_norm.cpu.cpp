@@ -66,18 +66,24 @@ FASTDL_INLINE void expand(const Plan& plan, const Buffers<T>& m, int count, int6
       for (int64_t s = 0; s < plan.S; ++s) m.column[k][i * plan.S + s] = m.channel[k][i];
 }
 
-/// Step 3 for `rows` x `columns` elements from element `at` on.
+/// Step 3 for `rows` x `columns` elements from element `at` on.  The problem and the coefficients are
+/// copied, so that they are known not to change by the stores.
 template <bool kStream, class P, class At>
-FASTDL_INLINE void write_block(const P& problem, int64_t at, int64_t ld, int64_t rows,
-                               int64_t columns, const At& coefficient) {
+FASTDL_INLINE void write_block(const P problem, int64_t at, int64_t ld, int64_t rows,
+                               int64_t columns, const At coefficient) {
   using T = typename P::Real;
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t row = at + i * ld;
-    write_row<kStream, T>(problem.out + row, columns, [&](int64_t j, int64_t lanes) {
-      return problem.value(row + j, lanes, [&](int k) { return coefficient(k, j, lanes); });
-    });
+  const auto value = [&](int64_t i, int64_t j, int64_t lanes) __attribute__((always_inline)) {
+    return problem.value(at + i * ld + j, lanes, [&](int k) { return coefficient(k, j, lanes); });
+  };
+  if constexpr (kStream) {
+    stream_rows<T>(problem.out + at, rows, columns, ld, value);
+    stream_fence();
+  } else {
+    for (int64_t i = 0; i < rows; ++i)
+      for_each_vector<T>(0, columns, [&](int64_t j, int64_t lanes) {
+        store(problem.out + at + i * ld + j, value(i, j, lanes), lanes);
+      });
   }
-  if (kStream) stream_fence();
 }
 
 template <bool kStream, class P, class T>
@@ -88,11 +94,12 @@ void write_columns(const P& problem, const Plan& plan, const Buffers<T>& m) {
   parallel_for(last + 1, bytes, [&](int64_t chunk, int) {
     const int64_t block = (last - chunk) / plan.panels,
                   column = (last - chunk) % plan.panels * plan.panel;
-    T* const* k = m.column;
-    write_block<kStream>(
-        problem, block * rows * plan.columns + column, plan.columns,
-        min_of(rows, plan.N - block * rows), min_of(plan.panel, plan.columns - column),
-        [=](int i, int64_t j, int64_t lanes) { return load(k[i] + column + j, lanes); });
+    const T* k[P::kCoefficients];
+    for (int i = 0; i < P::kCoefficients; ++i) k[i] = m.column[i] + column;
+    write_block<kStream>(problem, block * rows * plan.columns + column, plan.columns,
+                         min_of(rows, plan.N - block * rows),
+                         min_of(plan.panel, plan.columns - column),
+                         [=](int i, int64_t j, int64_t lanes) { return load(k[i] + j, lanes); });
   });
 }
 

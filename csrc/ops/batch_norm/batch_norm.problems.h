@@ -114,7 +114,7 @@ struct Backward {
   const T *dy, *x;
   T* out;
   double M;
-  bool relu;
+  bool relu, training;
 
   explicit Backward(const BatchNormBackward& b)
       : op(b),
@@ -122,9 +122,10 @@ struct Backward {
         x(b.X.as<T>()),
         out(b.dX.as<T>()),
         M(double(b.X.shape[0] * b.X.shape[2])),
-        relu(b.activation == Activation::relu) {}
+        relu(b.activation == Activation::relu),
+        training(b.training) {}
 
-  bool sums() const { return op.dgamma || op.dbeta || (op.dX && op.training); }
+  bool sums() const { return op.dgamma || op.dbeta || (op.dX && training); }
   bool writes() const { return bool(op.dX); }
   GradientSums<T, PerColumn<T>> by_column(const Buffers<T>& m) const {
     return {dy, x, {m.column[mean_]}, {m.column[scale_]}, {m.column[shift_]}, relu};
@@ -164,7 +165,7 @@ struct Backward {
   FASTDL_INLINE Vec<T> value(int64_t i, int64_t lanes, const At& k) const {
     Vec<T> g = load(dy + i, lanes);
     if (relu) g = through_relu<T>(g, load(x + i, lanes) - k(mean_), k(scale_), k(shift_));
-    if (!op.training) return g * k(scale_);
+    if (!training) return g * k(scale_);
     return k(scale_) * fma(k(mean_) - load(x + i, lanes), k(slope_), g - k(sum_));
   }
 
