@@ -28,12 +28,28 @@ CASES = [
     )
     for name, shapes in SETS.items()
 ]
+#: Clipping reads the gradients once more; the average is an array read and written.
+OPTIONS: dict[str, dict[str, float]] = {"clip": {"clip_norm": 1.0}, "ema": {"ema_decay": 0.999}}
+CASES += [
+    Case(
+        f"adamw {name}, {' and '.join(options)}",
+        {"shapes": SETS[name], "options": {k: v for o in options for k, v in OPTIONS[o].items()}},
+        megabytes=28 * sum(int(np.prod(s)) for s in SETS[name]) / 1e6,
+    )
+    for name in ("1e6", "2.5e7")
+    for options in (("clip",), ("ema",), ("clip", "ema"))
+]
 
 
 def _arrays(case: Case) -> tuple[list[Array], list[Array]]:
     """Parameters and gradients."""
     rng, shapes = case.rng(), case["shapes"]
     return [case.normal(rng, *s) for s in shapes], [case.normal(rng, *s) for s in shapes]
+
+
+def _option(case: Case, name: str) -> float | None:
+    value = case.sizes.get("options", {}).get(name)
+    return None if value is None else float(value)
 
 
 def fastdl(case: Case) -> Call:
@@ -43,12 +59,15 @@ def fastdl(case: Case) -> Call:
     params = [fd.nn.Parameter(v) for v in values]
     for p, g in zip(params, grads, strict=True):
         p.grad = fd.tensor(g)
-    optimizer = fd.optim.AdamW(params, LR, (BETA1, BETA2), EPS, DECAY)
+    options = case.sizes.get("options", {})
+    optimizer = fd.optim.AdamW(params, LR, (BETA1, BETA2), EPS, DECAY, **options)
     return Call(optimizer.step)
 
 
-def numpy(case: Case) -> Call:
+def numpy(case: Case) -> Call | None:
     """In place, a scratch array at hand."""
+    if case.sizes.get("options"):
+        return None
     values, grads = _arrays(case)
     rows = [(v, g, *(np.zeros_like(v) for _ in range(3))) for v, g in zip(values, grads)]  # noqa: B905
     t = [0]
@@ -78,7 +97,8 @@ def numpy(case: Case) -> Call:
 
 
 def torch(case: Case) -> Call:
-    """With ``fused=True``, the fastest of its three implementations."""
+    """With ``fused=True``, the fastest of its three implementations; the average as
+    ``torch.optim.swa_utils.get_ema_multi_avg_fn`` does it."""
     import torch
 
     values, grads = _arrays(case)
@@ -86,11 +106,25 @@ def torch(case: Case) -> Call:
     for p, g in zip(params, grads, strict=True):
         p.grad = torch.from_numpy(g)
     options: Any = {"betas": (BETA1, BETA2), "eps": EPS, "weight_decay": DECAY, "fused": True}
-    return Call(torch.optim.AdamW(params, LR, **options).step)
+    step = torch.optim.AdamW(params, LR, **options).step
+    clip_norm, decay = _option(case, "clip_norm"), _option(case, "ema_decay")
+    averages = [p.detach().clone() for p in params] if decay is not None else []
+
+    def run() -> None:
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(params, clip_norm)
+        step()
+        if decay is not None:
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, params, 1 - decay)
+
+    return Call(run)
 
 
-def jax(case: Case) -> Call:
+def jax(case: Case) -> Call | None:
     """By optax; parameters and state are donated, so that they may be updated in place."""
+    if case.sizes.get("options"):
+        return None
     import jax
     import optax
 

@@ -328,6 +328,17 @@ def test_parameters_move_into_one_arena_and_keep_their_values():
     assert np.shares_memory(kept.grad.numpy(), opt._runs[0].grad)
 
 
+def test_the_arrays_of_a_large_arena_begin_at_different_places_of_a_page():
+    (p,) = params(shapes=[(1 << 20,)])
+    p.grad = np.ones(p.shape, p.dtype)
+    opt = optim.Adam([p], ema_decay=0.9)
+    opt.step()
+    run = opt._runs[0]
+    arrays = [run.theta, run.grad, *run.state.values()]
+    assert len(arrays) == 5
+    assert len({a.ctypes.data % 4096 // 512 for a in arrays}) == len(arrays)
+
+
 def test_mixed_dtypes_get_an_arena_each():
     a = fastdl.Tensor(np.ones(3, "f4"), requires_grad=True)
     b = fastdl.Tensor(np.ones(3), requires_grad=True)

@@ -191,8 +191,8 @@ FASTDL_INLINE void row_sums(int64_t n, T (&sums)[K], F add) {
   row_lanes<T, K, 1>(n, total, add);
   unroll<K>([&](auto k) FASTDL_UNROLLED { sums[k] = sum_of(total[k])[0]; });
 }
-/// The same with add(w, j, count, acc), W times 16 elements at a time: w is an integral_constant: W, and then count is
-/// 16 W, or 1 at the end of a block.
+/// The same with add(w, j, count, acc), where w is an integral_constant: W, and then count is 16 W, or 1
+/// at the end of a block.
 template <int W, class T, int K, class F>
 FASTDL_INLINE void row_sums_abreast(int64_t n, T (&sums)[K], F add) {
   constexpr int64_t kStep = W * kWide;

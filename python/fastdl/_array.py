@@ -6,6 +6,7 @@ an ndarray, but values that the host can read by `on_host` alone.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +22,11 @@ ARRAYS = (np.ndarray, _core.DeviceArray)
 
 ALIGNMENT_BYTES = 64
 LARGE_BYTES = 1 << 20  # from here on aligning, 3 us, is less than what it saves
+PAGE_BYTES = 4096
+#: Where in a page the arrays of an arena begin, in turn.  What is read and written together must
+#: not begin at the same place, or at a distance of a power of two: it would meet in the same sets
+#: of the caches and the same banks of memory.
+_places = itertools.cycle(range(0, PAGE_BYTES, 9 * ALIGNMENT_BYTES))
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 #: The gradient of a 0-d loss, by dtype; on a device by (dtype, device).
 ONES: dict[Any, Array] = {dtype: np.ones((), dtype) for dtype in FLOATS}
@@ -56,10 +62,19 @@ def copy(x: Array) -> Array:
     return y
 
 
-def _on_a_line(memory: Array, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return an array of ``shape`` in ``memory``, which has ALIGNMENT_BYTES more than it needs."""
-    start = -memory.ctypes.data % ALIGNMENT_BYTES
-    end = start + memory.size - ALIGNMENT_BYTES
+def _on_a_line(
+    memory: Array,
+    shape: int | tuple[int, ...],
+    dtype: np.dtype[Any],
+    place: int = 0,
+    period: int = ALIGNMENT_BYTES,
+) -> Array:
+    """Return an array of ``shape`` in ``memory``, which has ``period`` bytes more than it needs.
+
+    It starts ``place`` bytes after a multiple of ``period``.
+    """
+    start = (place - memory.ctypes.data) % period
+    end = start + memory.size - period
     return memory[start:end].view(dtype).reshape(shape)
 
 
@@ -87,7 +102,11 @@ def aligned_zeros(size: int, dtype: npt.DTypeLike, device: str = "cpu") -> Array
     dtype = np.dtype(dtype)
     if device != "cpu":
         return to_device(np.zeros(size, dtype), device)
-    return _on_a_line(np.zeros(size * dtype.itemsize + ALIGNMENT_BYTES, np.uint8), (size,), dtype)
+    n_bytes = size * dtype.itemsize
+    if n_bytes < PAGE_BYTES:
+        return _on_a_line(np.zeros(n_bytes + ALIGNMENT_BYTES, np.uint8), size, dtype)
+    memory = np.zeros(n_bytes + PAGE_BYTES, np.uint8)
+    return _on_a_line(memory, size, dtype, next(_places), PAGE_BYTES)
 
 
 def differentiable(array: Array) -> bool:
