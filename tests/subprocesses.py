@@ -26,5 +26,19 @@ def python(
     return done
 
 
+def why_not_cuda(library: object) -> str:
+    """What a process says that is to use the GPU by this library and cannot."""
+    code = """
+        import fastdl as fd, numpy as np
+        try:
+            fd.Tensor(np.ones(3), device="cuda")
+        except RuntimeError as e:
+            print(e)
+        assert not fd.cuda.is_available()
+        fd.ops.relu(np.ones(3))
+    """
+    return python(code, FASTDL_CUDA_LIBRARY=str(library)).stdout.strip()
+
+
 def last_line(text: str) -> str:
     return text.strip().splitlines()[-1] if text.strip() else ""

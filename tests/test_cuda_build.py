@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from subprocesses import python, why_not_cuda
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = """ptxas info    : 0 bytes gmem
@@ -39,29 +40,53 @@ def test_a_spill_is_found_in_the_log(tmp_path: Path) -> None:
     assert judge(log).returncode == 1
 
 
-@pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc: CUDA kernels are not compiled")
-def test_no_kernel_spills_registers_on_sm_90(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The library for one architecture, and what the build said."""
     pybind11 = pytest.importorskip("pybind11")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    if not shutil.which("cmake", path=path) or not shutil.which("ninja", path=path):
-        pytest.skip("needs cmake and ninja")
-    environment = {**os.environ, "PATH": path}
+    missing = [name for name in ("nvcc", "cmake", "ninja") if not shutil.which(name, path=path)]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: CUDA kernels are not compiled")
+    folder = tmp_path_factory.mktemp("cuda")
     options = ["-G", "Ninja", "-DFASTDL_CUDA=ON", "-DFASTDL_CUDA_ARCHITECTURES=90-real"]
     options += [
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]
-    folder = tmp_path / "build"
     said = ""
     for command in (
         ["cmake", "-S", str(ROOT), "-B", str(folder), *options],
         ["cmake", "--build", str(folder), "--target", "fastdl_cuda"],
     ):
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=1200
+            [shutil.which(command[0], path=path) or command[0], *command[1:]],
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1200,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         said += done.stdout
-    (tmp_path / "log").write_text(said)
-    done = judge(tmp_path / "log")
+    log = folder / "said.log"
+    log.write_text(said)
+    (library,) = folder.rglob("libfastdl_cuda.so")
+    return library, log
+
+
+def test_no_kernel_spills_registers_on_sm_90(build: tuple[Path, Path]) -> None:
+    done = judge(build[1])
     assert done.returncode == 0, done.stdout
+
+
+def test_the_library_says_what_is_missing(build: tuple[Path, Path]) -> None:
+    """It must be of the build of _core, and need no CUDA library."""
+    library = build[0]
+    needed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
+    assert "libcuda" not in needed and "libcublas" not in needed
+    code = "import fastdl; s = fastdl.cuda.status(); print(s.built, s.architectures, s.problem)"
+    said = python(code, FASTDL_CUDA_LIBRARY=str(library)).stdout
+    assert said.startswith("True 90-real ")
+    if not shutil.which("nvidia-smi"):
+        assert "there is no NVIDIA driver on this machine" in why_not_cuda(library)

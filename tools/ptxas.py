@@ -15,13 +15,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Bytes that a kernel may spill: around a quotient of 64-bit integers, which is a call, and outside
-#: of its loops.
+#: Bytes that a kernel may spill.  One or two registers each; where in the kernel is not known.
 TOLERATED = {
     "transpose_kernel<unsigned int>": 16,
     "transpose_kernel<unsigned short>": 16,
     "column_kernel<Backward<double> >": 8,
     "forward_kernel<4, true, double>": 48,  # log_softmax on sm_120
+    "rows_kernel<0, 4, 0, float>": 12,  # cross_entropy, a row in a warp, since labels are checked
 }
 ENTRY = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for '(?P<arch>\w+)'.*?"
@@ -51,7 +51,9 @@ def kernels(log: str) -> list[Kernel]:
 @functools.cache
 def readable(name: str) -> str:
     text = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True).stdout
-    return re.sub(r"fastdl::cuda::|\(anonymous namespace\)::|void |\(.*", "", text.strip())
+    text = re.sub(r"fastdl::cuda::|\(anonymous namespace\)::|void ", "", text.strip())
+    text = re.sub(r"\(\w+\)(?=\d)", "", text)  # (Team)1 is 1
+    return re.sub(r"\(.*", "", text)
 
 
 def spills(found: list[Kernel]) -> list[str]:

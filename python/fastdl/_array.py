@@ -85,8 +85,8 @@ def empty(like: Array, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Ar
     of 1024 x 1024 x 1024 take 2 to 3 % longer.
     """
     y = _core.empty(like, shape, dtype)
-    if y.nbytes < LARGE_BYTES or not isinstance(y, np.ndarray):
-        return y
+    if y.nbytes < LARGE_BYTES or not isinstance(y, np.ndarray) or _core.recording():
+        return y  # a program finds places for its arrays by itself
     return _on_a_line(np.empty(y.nbytes + ALIGNMENT_BYTES, np.uint8), shape, dtype)
 
 
