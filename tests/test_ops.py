@@ -124,7 +124,7 @@ def test_replay_is_eager(chosen: Chosen, backend: str, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", [EMULATOR] if emulated() else [], indirect=True)
-@each_call
+@over_dtypes(lambda k: k.cases[:6])  # the kernels are those of the backend, tested with all cases
 def test_on_device(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_on_device(*chosen, dtype)
 
