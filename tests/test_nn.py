@@ -134,6 +134,10 @@ def test_zero_grad_apply_requires_grad_and_to():
     assert net.blocks[1].num_batches_tracked.dtype == np.int64
     with pytest.raises(TypeError, match="must be float32 or float64, got int32"):
         net.to(np.int32)
+    with pytest.raises(ValueError, match="device: must be 'cpu' or 'cuda', got 'gpu'"):
+        net.to("gpu")
+    for name, dtype in (("f4", np.float32), ("float64", np.float64), ("cpu", np.float64)):
+        assert {p.dtype for p in net.to(name).parameters()} == {np.dtype(dtype)}
 
 
 def test_an_optimizer_notices_moved_parameters():

@@ -95,7 +95,7 @@ py::array to_host(const DeviceArray& a) {
   return host;
 }
 
-/// A number of `values`, or the only one.
+/// A tuple of sizes, or the size of the only axis.
 Shape read_shape(PyObject* o) {
   if (!PyTuple_Check(o)) return {PyNumber_AsSsize_t(o, PyExc_OverflowError)};
   Shape shape(size_t(PyTuple_GET_SIZE(o)));

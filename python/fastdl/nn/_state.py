@@ -41,12 +41,15 @@ def apply_state(own: Mapping[str, Entry], values: Mapping[str, Array]) -> None:
 
 def converter(target: npt.DTypeLike) -> Callable[[Array], Array]:
     """Return what `Module.to` does with every array: see there."""
-    if isinstance(target, str) and not hasattr(np, target):
+    try:
+        dtype = np.dtype(target)
+    except TypeError:
+        if not isinstance(target, str):
+            raise
         device = _core.device_named(target)
         if device != "cpu":
             _core.empty_on(device, (), np.dtype(np.float32))  # fails before anything has been moved
         return lambda x: to_device(x, device)
-    dtype = np.dtype(target)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"to: dtype must be float32 or float64, got {dtype}")
     return lambda x: to_device(on_host(x).astype(dtype), x.device) if x.dtype.kind == "f" else x

@@ -307,8 +307,8 @@ class Module:
         ------
         TypeError
             If ``target`` is another dtype than float32 or float64.
-        RuntimeError
-            If the device cannot be used; the text says what is missing.
+        ValueError, RuntimeError
+            If there is no such device, or it cannot be used; the text says what is missing.
         """
         convert = converter(target)
         for p in self.parameters():
