@@ -84,11 +84,11 @@ def run(program: Path, *names: str, seed: str = "0") -> list[str]:
 
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 def test_sound_kernels_are_right_in_any_order(planted: Path, seed: str) -> None:
-    sound = ["tree", "shuffles", "copies", "cluster_sum", "cluster_read", "dynamic"]
+    sound = ["tree", "shuffles", "copies", "cluster_sum", "cluster_read", "cluster_copy", "dynamic"]
     assert run(planted, *sound, seed=seed) == [RIGHT] * len(sound)
 
 
-@pytest.mark.parametrize("kernel", ["missing_barrier", "missing_wait"])
+@pytest.mark.parametrize("kernel", ["missing_barrier", "missing_wait", "cluster_missing_wait"])
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 def test_a_missing_barrier_or_wait_spoils_the_result(planted: Path, seed: str, kernel: str) -> None:
     assert run(planted, kernel, seed=seed) != [RIGHT]
@@ -108,6 +108,7 @@ def test_shuffled_blocks_of_a_cluster_miss_a_barrier(planted: Path, kernel: str)
         ("divergent_shuffle", ["deadlock", "1, 3, 5, ", "wait at reduce.cuh:", "have ended"]),
         ("foreign_mask", ["mask must name the calling lane"]),
         ("write_behind", ["out-of-bounds write to shared memory 'first': byte 32 of 32"]),
+        ("cluster_write_behind", ["write to shared memory 'first': byte 32 of 32", "block 3"]),
         ("write_before", ["out-of-bounds write to shared memory 'first': byte -"]),
         ("too_much", ["shared memory 'shared' does not fit"]),
         ("too_many_threads", ["1 to 1024 threads", "got 1025"]),

@@ -15,13 +15,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Bytes that a kernel may spill.  One or two registers each; where in the kernel is not known.
+#: Bytes that a kernel may spill: ptxas stops at the registers that leave room for one more block on
+#: a multiprocessor.  Bounded to fewer by __launch_bounds__(threads, blocks) it spills nothing.
 TOLERATED = {
-    "transpose_kernel<unsigned int>": 16,
-    "transpose_kernel<unsigned short>": 16,
-    "column_kernel<Backward<double> >": 8,
-    "forward_kernel<4, true, double>": 48,  # log_softmax on sm_120
-    "rows_kernel<0, 4, 0, float>": 12,  # cross_entropy, a row in a warp, since labels are checked
+    "forward_kernel<4, true, double>": 48,  # log_softmax on sm_120: 64 registers, 70 without
+    "rows_kernel<0, 4, 0, float>": 12,  # cross_entropy, a row in a warp: 48 registers, 49 without
 }
 ENTRY = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for '(?P<arch>\w+)'.*?"

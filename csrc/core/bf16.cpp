@@ -10,9 +10,10 @@
 namespace fastdl {
 namespace {
 
+#if defined(__x86_64__)
 /// Linux gives the registers of AMX to processes that ask for them, once for all their threads.
 bool amx_granted() {
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__linux__)
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
   return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -20,6 +21,7 @@ bool amx_granted() {
   return false;
 #endif
 }
+#endif
 
 Bf16Unit best() {
 #if defined(__x86_64__)

@@ -38,7 +38,7 @@ using Stream = uintptr_t;
 struct Runtime {
   uint64_t abi;
   const Backend* kernels;
-  const char* architectures;  // "80-real;90-real;120"
+  const char* architectures;  // "80-real 90-real 120"
 
   DeviceStatus (*status)();
   Failure (*properties)(int device, DeviceProperties*);

@@ -40,17 +40,18 @@ Axes<kArrays> merged_axes(const View* const (&arrays)[kArrays]) {
 }
 
 /// Where element i is: its index along the innermost axis, and where that row starts in each array.
-template <int kArrays>
+/// I holds the number of elements: quotients of 64 bits cost a call.
+template <int kArrays, class I = int64_t>
 struct Place {
   int64_t index, row[kArrays] = {};
 
-  FASTDL_DEVICE Place(const Axes<kArrays>& axes, int64_t i) {
-    index = i % axes.size[0];
-    i /= axes.size[0];
+  FASTDL_DEVICE Place(const Axes<kArrays>& axes, I i) {
+    index = i % I(axes.size[0]);
+    i /= I(axes.size[0]);
     for (int a = 1; a < axes.rank; ++a) {
-      const int64_t at = i % axes.size[a];
+      const int64_t at = i % I(axes.size[a]);
       for (int k = 0; k < kArrays; ++k) row[k] += at * axes.stride[a][k];
-      i /= axes.size[a];
+      i /= I(axes.size[a]);
     }
   }
 };

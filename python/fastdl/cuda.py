@@ -33,7 +33,7 @@ class Status(NamedTuple):
     ----------
     built : whether the CUDA kernels are there and can be opened
     library : their file
-    architectures : what they were compiled for, such as ``"80-real;90-real;120"``
+    architectures : what they were compiled for, such as ``"80-real 90-real 120"``
     toolkit, driver : the CUDA version of the build, and the newest that the driver runs; or ""
     devices : the GPUs that the driver shows
     problem : why ``device="cuda"`` cannot be used, None if it can

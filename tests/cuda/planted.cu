@@ -131,6 +131,30 @@ __global__ void cluster_read(const float* x, float* y) {
   if (kSyncAfter) cluster_sync();
 }
 
+/// A copy to shared memory that another block of the cluster reads, waited for or not.
+template <bool kWaits>
+__global__ void cluster_copy(const float* x, float* y) {
+  FASTDL_SHARED(float, shared, kThreads);
+  const int i = int(threadIdx.x);
+  __pipeline_memcpy_async(shared + i, x + i, 4);
+  __pipeline_commit();
+  if (kWaits) __pipeline_wait_prior(0);
+  cluster_sync();
+  const float* other = of_rank(shared, 1 - cluster_rank());
+  const float sum = join_warp(other[i], Add{}) + join_warp(other[i ^ kWarpSize], Add{});
+  if (blockIdx.x == 0 && i == 0) *y = sum;
+  cluster_sync();
+  __pipeline_wait_prior(0);
+}
+
+/// Writes beside the array of another block.
+__global__ void cluster_write_behind(const float*, float*) {
+  FASTDL_SHARED(float, first, 8);
+  cluster_sync();
+  if (cluster_rank() == 0 && threadIdx.x == 0) of_rank(first, 3)[8] = 1;
+  cluster_sync();
+}
+
 __global__ void absent_rank(const float*, float* y) {
   FASTDL_SHARED(float, own, 1);
   *y = *of_rank(own, 4);
@@ -197,6 +221,9 @@ const Planted kPlanted[] = {
     {"read_before_write", &cluster_sum<true, false>, 4, kThreads, 4},
     {"cluster_read", &cluster_read<true>, 4, kThreads, 4},
     {"read_after_end", &cluster_read<false>, 4, kThreads, 4},
+    {"cluster_copy", &cluster_copy<true>, 2, kThreads, 2},
+    {"cluster_missing_wait", &cluster_copy<false>, 2, kThreads, 2},
+    {"cluster_write_behind", &cluster_write_behind, 4, kThreads, 4},
     {"absent_rank", &absent_rank, 4, 1, 4},
     {"cluster_barrier_of_some", &cluster_barrier_of_some, 4, kThreads, 4},
     {"divided_cluster", &cluster_read<true>, 6, kThreads, 4},

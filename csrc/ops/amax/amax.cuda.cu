@@ -73,11 +73,12 @@ __global__ void __launch_bounds__(kThreads)
 /// M > 1: a block for 32 columns of a matrix.
 template <class P>
 __global__ void __launch_bounds__(kThreads)
-    column_kernel(const __grid_constant__ P problem, int64_t panels) {
+    column_kernel(const __grid_constant__ P problem, unsigned panels) {
   using V = typename P::Value;
   FASTDL_SHARED(V, shared, kThreads);
   const int64_t n = blockIdx.x / panels, M = problem.M;
-  const int64_t j = blockIdx.x % panels * kColumns + threadIdx.x % kColumns, out = n * M + j;
+  const int64_t j = int64_t(blockIdx.x % panels) * kColumns + threadIdx.x % kColumns;
+  const int64_t out = n * M + j;
   const int64_t R = j < M ? problem.R : 0, first = n * problem.R * M + j;
   const int warp = int(threadIdx.x) / kColumns;
   const typename P::Join join;
@@ -97,7 +98,7 @@ void run(const P& problem) {
   int lanes = 1;
   while (lanes < kWarpSize && lanes < problem.R) lanes *= 2;
   if (problem.M > 1)
-    launch(&column_kernel<P>, problem.N * panels, kThreads, problem, panels);
+    launch(&column_kernel<P>, problem.N * panels, kThreads, problem, unsigned(panels));
   else if (problem.R > kLongRow)
     launch(&row_kernel<true, P>, problem.N, kThreads, problem, lanes);
   else

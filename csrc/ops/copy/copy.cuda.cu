@@ -35,12 +35,12 @@ struct Matrices {
 
 template <class T>
 __global__ void __launch_bounds__(kTile* kTileRows)
-    transpose_kernel(const __grid_constant__ Matrices<T> m, int64_t p_tiles, int64_t q_tiles) {
+    transpose_kernel(const __grid_constant__ Matrices<T> m, unsigned p_tiles, unsigned q_tiles) {
   FASTDL_SHARED(T, tile, kTile * (kTile + 1));
   const int column = int(threadIdx.x) % kTile, first_row = int(threadIdx.x) / kTile;
-  const int64_t tile_number = blockIdx.x;
-  const int64_t q0 = tile_number % q_tiles * kTile, p0 = tile_number / q_tiles % p_tiles * kTile;
-  const Place<2> at(m.outer, tile_number / q_tiles / p_tiles);
+  const unsigned strip = blockIdx.x / q_tiles;
+  const int64_t q0 = int64_t(blockIdx.x % q_tiles) * kTile, p0 = int64_t(strip % p_tiles) * kTile;
+  const Place<2, unsigned> at(m.outer, strip / p_tiles);
   const T* x = m.x + at.row[0] + at.index * m.outer.stride[0][0];
   T* y = m.y + at.row[1] + at.index * m.outer.stride[0][1];
   for (int row = first_row; row < kTile; row += kTileRows)
@@ -66,8 +66,8 @@ void transpose(const Axes<1>& axes, int p, const T* x, T* y) {
   if (m.outer.rank == 0) m.outer.size[m.outer.rank++] = 1;
   const int64_t p_tiles = ceil_div(m.np, kTile), q_tiles = ceil_div(m.nq, kTile);
   const int64_t matrices = ld / (m.np * m.nq);
-  launch(&transpose_kernel<T>, matrices * p_tiles * q_tiles, kTile * kTileRows, m, p_tiles,
-         q_tiles);
+  launch(&transpose_kernel<T>, matrices * p_tiles * q_tiles, kTile * kTileRows, m,
+         unsigned(p_tiles), unsigned(q_tiles));
 }
 
 template <class T>

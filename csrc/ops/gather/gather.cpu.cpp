@@ -3,6 +3,8 @@
 // so no two threads add to one element and the order is fixed.
 #include "ops/gather/gather.h"
 
+#include <cstddef>
+
 #include "cpu/loop.h"
 
 namespace fastdl::FASTDL_ISA {

@@ -1,6 +1,8 @@
 // slice: zeros, then the rows that were taken; bound by bandwidth.  One thread has all of a matrix.
 #include "ops/slice/slice.h"
 
+#include <cstddef>
+
 #include "cpu/loop.h"
 
 namespace fastdl::FASTDL_ISA {
