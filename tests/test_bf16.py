@@ -16,7 +16,15 @@ UNITS = ("fma", "dot", "amx")
 HERE = UNITS[: UNITS.index(_core.config()["bf16_unit"]) + 1]
 WAYS = [(b, u) for b in CPU_BACKENDS for u in (HERE if b == "avx512" else HERE[:1])]
 
-SHAPES = [(1, 1, 1), (5, 17, 3), (16, 32, 16), (33, 47, 65), (70, 1030, 40), (500, 20, 33)]
+SHAPES = [
+    (1, 1, 1),
+    (5, 17, 3),
+    (16, 32, 16),
+    (33, 47, 65),
+    (70, 1030, 40),
+    (500, 20, 33),
+    (700, 400, 64),
+]
 
 
 def gradients(dY: Array, X: Array, W: Array, b: Array) -> tuple[Array, ...]:

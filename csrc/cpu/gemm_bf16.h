@@ -8,8 +8,8 @@
 // 0.  The rest of the epilogue is ordinary arithmetic.  So k may be cut anywhere between steps.
 //
 //   amx  a tdpbf16ps is one step: its even elements form one chain, its odd ones the other
-//   dot  a vdpbf16ps (AVX512-BF16) is two fmas of a chain, first the upper halves of its pairs
-//   fma  fmas of rounded floats, while the CPU flushes subnormals
+//   dot  a vdpbf16ps (AVX512-BF16) is two fmas of a chain (cpu/gemm_dot.h)
+//   fma  fmas of rounded floats, while the CPU flushes subnormals: below
 //
 // Pieces, panels and tiles are as in cpu/gemm.h, but everything is packed: it is rounded on the way.
 #include "core/bf16.h"
@@ -63,10 +63,6 @@ FASTDL_INLINE Vec<float> rounded(Vec<float> x) {
 // By name rather than as intrinsics: those are only to be had in functions compiled for AVX512-BF16,
 // and such a function takes no lambda, which unrolling is made of.
 
-FASTDL_INLINE Vec<float> dot(Vec<float> c, Vec<float> pairs, const float& pair) {
-  __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(pairs), "m"(pair));
-  return c;
-}
 /// Both rounded to bf16, as pairs with `upper` in the upper halves.
 FASTDL_INLINE Vec<float> paired(Vec<float> upper, Vec<float> lower) {
   typedef int32_t Order __attribute__((vector_size(64)));
@@ -76,13 +72,10 @@ FASTDL_INLINE Vec<float> paired(Vec<float> upper, Vec<float> lower) {
   __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(upper), "v"(lower));
   return (Vec<float>)_mm512_permutexvar_epi16((__m512i)order, both);
 }
-#else
-FASTDL_INLINE Vec<float> dot(Vec<float> c, Vec<float>, const float&) { return c; }
-FASTDL_INLINE Vec<float> paired(Vec<float> upper, Vec<float>) { return upper; }
 #endif
 
 /// acc = the chain over the next n <= kChain of k, from 0 on.
-template <int MR, int NV, bool kPairs>
+template <int MR, int NV>
 FASTDL_INLINE void chain(int64_t n, const float*& a, int64_t lda, const float*& b,
                          Vec<float> (&acc)[MR][NV]) {
   constexpr int L = kLanes<float>;
@@ -91,16 +84,12 @@ FASTDL_INLINE void chain(int64_t n, const float*& a, int64_t lda, const float*& 
                    FASTDL_UNROLLED { unroll<NV>([&](auto j) FASTDL_UNROLLED { f(i, j); }); });
   };
   each([&](auto i, auto j) FASTDL_UNROLLED { acc[i][j] = Vec<float>{}; });
-  for (int64_t k = 0; k < n; k += kPairs ? 2 : 1, a += lda, b += NV * L) {
+  for (int64_t k = 0; k < n; ++k, a += lda, b += NV * L) {
     Vec<float> bv[NV];
     unroll<NV>([&](auto j) FASTDL_UNROLLED { bv[j] = load(b + j * L); });
     unroll<MR>([&](auto i) FASTDL_UNROLLED {
-      if constexpr (kPairs) {
-        unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = dot(acc[i][j], bv[j], a[i]); });
-      } else {
-        const Vec<float> x = in_register(broadcast(a[i]));
-        unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = fma(x, bv[j], acc[i][j]); });
-      }
+      const Vec<float> x = in_register(broadcast(a[i]));
+      unroll<NV>([&](auto j) FASTDL_UNROLLED { acc[i][j] = fma(x, bv[j], acc[i][j]); });
     });
   }
   // As the products of zeros that fill up a step of AMX: they turn -0 into 0.
@@ -122,39 +111,8 @@ FASTDL_INLINE void finish_sums(TileCall<float>& c, int64_t rows, const float* su
   finish_partial_tile(c, sums, int(rows), int(ld));
 }
 
-/// Adds whole steps to the sums of MR rows by NV vectors.  Both chains of a step run at once, so that
-/// nothing of it leaves the registers but its sum.
-template <int MR, int NV>
-FASTDL_INLINE void paired_steps(int64_t steps, const float* a, int64_t lda, const float* b,
-                                float* sums) {
-  constexpr int L = kLanes<float>, kPairsOfChain = kChain / 2;
-  constexpr int kNextChain = kPairsOfChain * NV * L;
-  const int64_t next_chain = kPairsOfChain * lda;
-  for (; steps > 0; --steps, a += next_chain, b += kNextChain) {
-    Vec<float> first[MR][NV], second[MR][NV];
-    const auto each = [&](auto f) FASTDL_UNROLLED {
-      unroll<MR>([&](auto i) FASTDL_UNROLLED {
-        unroll<NV>([&](auto j) FASTDL_UNROLLED { f(first[i][j], second[i][j], i, j); });
-      });
-    };
-    each([](auto& x, auto& y, auto, auto) FASTDL_UNROLLED { x = y = Vec<float>{}; });
-    for (int pair = 0; pair < kPairsOfChain; ++pair, a += lda, b += NV * L) {
-      Vec<float> b1[NV], b2[NV];
-      unroll<NV>([&](auto j) FASTDL_UNROLLED {
-        b1[j] = load(b + j * L), b2[j] = load(b + kNextChain + j * L);
-      });
-      each([&](auto& x, auto& y, auto i, auto j)
-               FASTDL_UNROLLED { x = dot(x, b1[j], a[i]), y = dot(y, b2[j], a[next_chain + i]); });
-    }
-    each([&](auto& x, auto& y, auto i, auto j) FASTDL_UNROLLED {
-      float* const s = sums + (i * NV + j) * L;
-      store(s, load(s) + (x + y));
-    });
-  }
-}
-
 /// Adds to the sums of a tile of MR rows by NV vectors; what is not the running chain waits in L1.
-template <int MR, int NV, bool kPairs>
+template <int MR, int NV>
 FASTDL_INLINE void chained_sums(const TileCall<float>& c, float* sums) {
   constexpr int L = kLanes<float>;
   alignas(64) float first[MR * NV * L];
@@ -166,18 +124,10 @@ FASTDL_INLINE void chained_sums(const TileCall<float>& c, float* sums) {
     });
   };
   const float *a = c.A.data, *b = c.B;
-  int64_t k = 0;
-  if constexpr (kPairs && MR == kTileRows) {
-    constexpr int kHalf = MR / 2;  // two chains of all rows would need twice the registers
-    const int64_t steps = c.kc / (2 * kChain);
-    paired_steps<kHalf, NV>(steps, a, c.A.col, b, sums);
-    paired_steps<kHalf, NV>(steps, a + kHalf, c.A.col, b, sums + kHalf * NV * L);
-    k = steps * 2 * kChain, a += k / 2 * c.A.col, b += k / 2 * NV * L;
-  }
-  for (; k < c.kc; k += 2 * kChain) {
-    chain<MR, NV, kPairs>(min_of(kChain, c.kc - k), a, c.A.col, b, acc);
+  for (int64_t k = 0; k < c.kc; k += 2 * kChain) {
+    chain<MR, NV>(min_of(kChain, c.kc - k), a, c.A.col, b, acc);
     each([&](auto& x, int at) FASTDL_UNROLLED { store(first + at, x); });
-    chain<MR, NV, kPairs>(max_of(0, min_of(kChain, c.kc - k - kChain)), a, c.A.col, b, acc);
+    chain<MR, NV>(max_of(0, min_of(kChain, c.kc - k - kChain)), a, c.A.col, b, acc);
     each([&](auto& x, int at)
              FASTDL_UNROLLED { store(sums + at, load(sums + at) + (load(first + at) + x)); });
   }
@@ -194,7 +144,7 @@ FASTDL_INLINE void copy_tile(const float* from, int64_t from_ld, float* to, int6
 
 /// At most MR rows by 2 vectors.  Rows that are missing are computed from what follows in the packed
 /// block, and not stored: one tile serves many heights.
-template <int MR, bool kPairs>
+template <int MR>
 __attribute__((noinline)) void chained_tile(TileCall<float> c, int64_t rows) {
   constexpr int NV = 2, NR = NV * kLanes<float>;
   const bool whole = rows == MR && c.cols == NR;
@@ -204,7 +154,7 @@ __attribute__((noinline)) void chained_tile(TileCall<float> c, int64_t rows) {
     copy_tile<MR, NV>(c.C, c.ldc, sums, NR);
   else if (c.add)
     load_sums(c, rows, sums, NR);
-  chained_sums<MR, NV, kPairs>(c, sums);
+  chained_sums<MR, NV>(c, sums);
   if (whole && !c.bias && c.activation == Activation::none)
     copy_tile<MR, NV>(sums, NR, c.C, c.ldc);
   else
@@ -213,17 +163,12 @@ __attribute__((noinline)) void chained_tile(TileCall<float> c, int64_t rows) {
 
 constexpr int kFewRows = (kTileRows + 3) / 4;
 
-/// Rounds kc rows of `cols` and stores them as rows of `width`; `from` may be `to`.  With kPairs, two
-/// rows become one of pairs; a last one without partner gets zeros.
-template <bool kPairs>
+/// Rounds kc rows of `cols` and stores them as rows of `width`; `from` may be `to`.
 void round_rows(const float* from, int64_t row, int64_t cols, int64_t kc, float* to,
                 int64_t width) {
-  for (int64_t k = 0; k < kc; k += kPairs ? 2 : 1, to += width)
+  for (int64_t k = 0; k < kc; ++k, from += row, to += width)
     for_each_vector<float>(0, width, [=](int64_t j, int64_t n) {
-      const int64_t there = max_of(0, min_of(n, cols - j));
-      const float* at = from + k * row + j;
-      const Vec<float> x = load(at, there);
-      store(to + j, kPairs ? paired(x, load(at + row, k + 1 < kc ? there : 0)) : rounded(x), n);
+      store(to + j, rounded(load(from + j, max_of(0, min_of(n, cols - j)))), n);
     });
 }
 
@@ -240,7 +185,6 @@ FASTDL_INLINE TileCall<float> panel_call(const Product<float>& p, int64_t k0, in
 }
 
 /// All panels of a piece for one k-block.
-template <bool kPairs>
 void chained_block(const Product<float>& p, const Piece& piece, int64_t k0, int64_t kc,
                    char* scratch) {
   constexpr int NR = 2 * kLanes<float>;
@@ -253,16 +197,16 @@ void chained_block(const Product<float>& p, const Piece& piece, int64_t k0, int6
   for (int64_t i = 0; i < rows; i += step) {
     float* const tile = packed + i / step * tile_size;
     const int64_t n = min_of(step, rows - i);
-    round_rows<kPairs>(tile, n, n, kc, tile, n);
+    round_rows(tile, n, n, kc, tile, n);
   }
   for (int64_t j = piece.j0; j < piece.j1; j += NR) {
     TileCall<float> c = panel_call(p, k0, kc, j, min_of(NR, piece.j1 - j));
     const Matrix<float> B = p.B.at(k0, j);
     if (B.col == 1) {
-      round_rows<kPairs>(B.data, B.row, c.cols, kc, panel, NR);
+      round_rows(B.data, B.row, c.cols, kc, panel, NR);
     } else {
       pack_panel<float, 2>(B, kc, c.cols, panel);
-      round_rows<kPairs>(panel, NR, NR, kc, panel, NR);
+      round_rows(panel, NR, NR, kc, panel, NR);
     }
     c.B = panel;
     for (int64_t i = 0; i < rows; i += step) {
@@ -271,9 +215,9 @@ void chained_block(const Product<float>& p, const Piece& piece, int64_t k0, int6
       c.C = p.C + at;
       c.y = p.e.y ? p.e.y + at : nullptr;
       if (n <= kFewRows)
-        chained_tile<kFewRows, kPairs>(c, n);
+        chained_tile<kFewRows>(c, n);
       else
-        chained_tile<kTileRows, kPairs>(c, n);
+        chained_tile<kTileRows>(c, n);
     }
   }
 }
@@ -282,24 +226,33 @@ void chained_block(const Product<float>& p, const Piece& piece, int64_t k0, int6
 }  // namespace fastdl::FASTDL_ISA
 
 #include "cpu/gemm_amx.h"
+#include "cpu/gemm_dot.h"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
+
+/// Of blocks of k of about the same length, whole steps and none longer than `most`.
+FASTDL_INLINE int64_t block_length(int64_t K, int64_t most) {
+  const int64_t steps = ceil_div(K, 2 * kChain);
+  return ceil_div(steps, max_of(1, ceil_div(K, most))) * 2 * kChain;
+}
 
 /// C (M x N) = epilogue(A B) with A and B rounded to bf16; it does not form sums of B's columns.
 void gemm_bf16(const Product<float>& p, const Workspace& ws) {
   if (p.M == 0 || p.N == 0) return;
   const Bf16Unit unit = kVectorBytes == 64 ? bf16_unit() : Bf16Unit::fma;
-  const bool amx = unit == Bf16Unit::amx;
-  const auto block = amx                     ? amx_block
-                     : unit == Bf16Unit::dot ? chained_block<kVectorBytes == 64>
-                                             : chained_block<false>;
-  const Cut cut = amx ? amx_cut(p) : Cut{kBlockBytesA / 4 / kKC, kTileRows, gemm_work(p)};
+  // With nothing to sum there is no step either, which dot_steps needs.
+  const bool amx = unit == Bf16Unit::amx, dot = unit == Bf16Unit::dot && p.K > 0;
+  const auto block = amx ? amx_block : dot ? dot_block : chained_block;
+  const Cut cut = amx   ? amx_cut(p)
+                  : dot ? dot_cut(p)
+                        : Cut{kBlockBytesA / 4 / kKC, kTileRows, gemm_work(p)};
+  const int64_t kc = block_length(p.K, dot ? kDotBlock : kKC);
   for_each_piece(p, cut, [&](const Piece& piece, int worker) {
     int64_t k0 = 0;
     do {
-      block(p, piece, k0, min_of(kKC, p.K - k0), ws.of_thread(worker));
-      k0 += kKC;
+      block(p, piece, k0, min_of(kc, p.K - k0), ws.of_thread(worker));
+      k0 += kc;
     } while (k0 < p.K);
   });
 }

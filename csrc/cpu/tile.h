@@ -63,11 +63,15 @@ struct RowsOfA {
     unroll<kGroups>([&](auto g) FASTDL_UNROLLED { p[g] = A.data + 3 * g * A.row; });
   }
   template <int I>
-  FASTDL_INLINE T get() const {
+  FASTDL_INLINE const T& at() const {
     if constexpr (kUnitRows) return p[0][I];
     if constexpr (!kUnitRows && I % 3 == 0) return p[I / 3][0];
     if constexpr (!kUnitRows && I % 3 == 1) return p[I / 3][row];
     if constexpr (!kUnitRows && I % 3 == 2) return p[I / 3][2 * row];
+  }
+  template <int I>
+  FASTDL_INLINE T get() const {
+    return at<I>();
   }
   FASTDL_INLINE void next() {
     unroll<kGroups>([&](auto g) FASTDL_UNROLLED { p[g] += step; });
