@@ -84,14 +84,14 @@ struct FromPython : Visitor<FromPython> {
     requires std::is_enum_v<E>
   void read(const char* name, PyObject* o, E& x) const {
     const char* text = PyUnicode_Check(o) ? PyUnicode_AsUTF8(o) : nullptr;
-    std::string known;
-    for (int i = 0; EnumNames<E>::value[i]; ++i) {
-      if (text && std::strcmp(text, EnumNames<E>::value[i]) == 0) {
+    const char* const* const names = EnumNames<E>::value;
+    for (int i = 0; text && names[i]; ++i)
+      if (std::strcmp(text, names[i]) == 0) {
         x = static_cast<E>(i);
         return;
       }
-      known += (i ? ", '" : "'") + std::string(EnumNames<E>::value[i]) + "'";
-    }
+    std::string known;
+    for (int i = 0; names[i]; ++i) known += (i ? ", '" : "'") + std::string(names[i]) + "'";
     if (!text) fail(name, "one of " + known, o);
     throw std::invalid_argument(std::string(args.op) + ": " + name + " must be one of " + known +
                                 ", got '" + text + "'");

@@ -79,9 +79,10 @@ inline View read_array(const char* op, const char* name, PyObject* object) {
   v.rank = static_cast<int8_t>(proxy->nd);
   v.readonly = !(proxy->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
   const int64_t item = size_of(v.dtype);
+  const int shift = __builtin_ctzll(uint64_t(item));  // a division takes longer than all the rest
   for (int i = 0; i < v.rank; ++i) {
     v.shape[i] = proxy->dimensions[i];
-    v.stride[i] = proxy->strides[i] / item;
+    v.stride[i] = proxy->strides[i] >> shift;
     if (v.stride[i] * item != proxy->strides[i])
       throw std::invalid_argument(
           std::string(op) + ": " + name +

@@ -55,10 +55,8 @@ std::string shape_text(const View& v) {
   return s + (v.rank == 1 ? ",)" : ")");
 }
 
-bool overlap(const View& a, const View& b) {
-  const auto [a0, a1] = extent(a);
-  const auto [b0, b1] = extent(b);
-  return a0 < b1 && b0 < a1 && a0 < a1 && b0 < b1;
+bool overlap(const Extent& a, const Extent& b) {
+  return a.first < b.last && b.first < a.last && a.first < a.last && b.first < b.last;
 }
 
 }  // namespace
@@ -222,10 +220,12 @@ void Contract::check_layout(const char* name, const View& v, const ArraySpec& sp
 }
 
 void Contract::check_overlap() const {
+  Extent memory[kMaxArrays];
+  for (int i = 0; i < n_seen_; ++i) memory[i] = extent(*seen_[i].view);
   for (int i = 0; i < n_seen_; ++i) {
     if (seen_[i].role == Role::in) continue;
     for (int j = 0; j < n_seen_; ++j) {
-      if (i == j || !overlap(*seen_[i].view, *seen_[j].view)) continue;
+      if (i == j || !overlap(memory[i], memory[j])) continue;
       const bool same = seen_[i].view->data == seen_[j].view->data && seen_[j].role == Role::in &&
                         same_shape(*seen_[i].view, *seen_[j].view) && is_contiguous(*seen_[j].view);
       if (inplace_ && same) continue;
