@@ -1,7 +1,8 @@
-"""Affine with ReLU: forward, and forward with all three gradients (dX, dW, db)."""
+"""Affine with ReLU: forward, forward with all gradients (dX, dW, db); its products alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,25 @@ SHAPES = [
     (128, 784, 512), (256, 1024, 1024), (1024, 1024, 1024), (512, 4096, 4096),
 ]  # fmt: skip
 QUICK = {(32, 64, 64), (128, 784, 512)}
+PRODUCTS = ("X W", "dY W^T", "X^T dY")
+PRODUCT_SHAPES = [
+    (32, 64, 64), (64, 256, 256), (128, 784, 512), (256, 1024, 1024), (1024, 1024, 1024),
+]  # fmt: skip
 
 
 def _case(what: str, B: int, n: int, m: int, dtype: str = "float32") -> Case:
-    size = {"B": B, "n": n, "m": m, "full": what == "full"}
+    size = {"B": B, "n": n, "m": m, "full": what == "full", "product": what in PRODUCTS}
     name = f"{what} {B}x{n}x{m}" + (" f64" if dtype == "float64" else "")
     megabytes = 8 * (n * m + B * n + B * m) / 1e6
-    small = 2.0 * B * n * m < 1e8
-    return Case(
-        name, size, (B, n, m) in QUICK and not name.endswith("f64"), small, megabytes, dtype
-    )
+    cold = 2.0 * B * n * m < 1e8 and what not in PRODUCTS
+    return Case(name, size, (B, n, m) in QUICK and not name.endswith("f64"), cold, megabytes, dtype)
 
 
 CASES = [
     *(_case("forward", *shape) for shape in SHAPES),
     *(_case("full", *shape) for shape in SHAPES),
-    *(_case(what, 256, 1024, 1024, "float64") for what in ("forward", "full")),
+    *(_case(what, *shape) for shape in PRODUCT_SHAPES for what in PRODUCTS),
+    *(_case(what, 256, 1024, 1024, "float64") for what in ("forward", "full", *PRODUCTS)),
 ]
 
 
@@ -40,8 +44,33 @@ def _arrays(case: Case) -> tuple[Array, Array, Array, Array]:
     return X, W, b, case.normal(rng, B, m)
 
 
+def _product(case: Case, calls: Sequence[Callable[[], object]]) -> Call:
+    """The one of `calls`, in the order of PRODUCTS, that the case names."""
+    return Call(
+        next(c for c, name in zip(calls, PRODUCTS, strict=True) if case.name.startswith(name))
+    )
+
+
+def kernel_product(case: Case, precision: str = "full") -> Call:
+    """A product by itself, into a given output."""
+    from fastdl import _core
+
+    X, W, _, dY = _arrays(case)
+    Y, dX, dW = (np.empty_like(a) for a in (dY, X, W))
+    return _product(
+        case,
+        (
+            lambda: _core.affine_forward(X, W, None, Y, precision=precision),
+            lambda: _core.affine_backward(dY, X, W, None, dX, None, None, precision=precision),
+            lambda: _core.affine_backward(dY, X, W, None, None, dW, None, precision=precision),
+        ),
+    )
+
+
 def fastdl(case: Case) -> Call:
     """The kernels from Python, outputs given: what the tape calls."""
+    if case["product"]:
+        return kernel_product(case)
     from fastdl import _core
 
     X, W, b, dY = _arrays(case)
@@ -57,8 +86,10 @@ def fastdl(case: Case) -> Call:
     return Call(full if case["full"] else forward)
 
 
-def fastdl_ops(case: Case) -> Call:
+def fastdl_ops(case: Case) -> Call | None:
     """The public functions on arrays; each returns new arrays."""
+    if case["product"]:
+        return None
     import fastdl as fd
 
     X, W, b, dY = _arrays(case)
@@ -76,6 +107,15 @@ def fastdl_ops(case: Case) -> Call:
 def numpy(case: Case) -> Call:
     X, W, b, dY = _arrays(case)
     Y, dZ, dX, dW, db = (np.empty_like(a) for a in (dY, dY, X, W, b))
+    if case["product"]:
+        return _product(
+            case,
+            (
+                lambda: np.matmul(X, W, out=Y),
+                lambda: np.matmul(dY, W.T, out=dX),
+                lambda: np.matmul(X.T, dY, out=dW),
+            ),
+        )
 
     def forward() -> None:
         np.matmul(X, W, out=Y)
@@ -92,8 +132,10 @@ def numpy(case: Case) -> Call:
     return Call(full if case["full"] else forward)
 
 
-def _torch_functions(case: Case, compiled: bool) -> Call:
+def _torch_functions(case: Case, compiled: bool) -> Call | None:
     """`linear` and `relu` with autograd; torch's weight is (m, n)."""
+    if case["product"]:
+        return None
     import torch
     from torch.nn import functional
 
@@ -118,11 +160,11 @@ def _torch_functions(case: Case, compiled: bool) -> Call:
     return Call(full if case["full"] else forward)
 
 
-def torch(case: Case) -> Call:
+def torch(case: Case) -> Call | None:
     return _torch_functions(case, compiled=False)
 
 
-def torch_compile(case: Case) -> Call:
+def torch_compile(case: Case) -> Call | None:
     return _torch_functions(case, compiled=True)
 
 
@@ -133,6 +175,15 @@ def torch_raw(case: Case) -> Call:
     X, W, b, dY = (torch.from_numpy(a) for a in _arrays(case))
     Y, dX, dW, db = (torch.empty_like(a) for a in (dY, X, W, b))
     mask = torch.ops.aten.threshold_backward
+    if case["product"]:
+        return _product(
+            case,
+            (
+                lambda: torch.mm(X, W, out=Y),
+                lambda: torch.mm(dY, W.T, out=dX),
+                lambda: torch.mm(X.T, dY, out=dW),
+            ),
+        )
 
     def forward() -> None:
         torch.addmm(b, X, W, out=Y).relu_()
@@ -158,6 +209,11 @@ def jax(case: Case) -> Call:
 
     jax.config.update("jax_enable_x64", case.dtype == "float64")
     X, W, b, dY = (jax.numpy.asarray(a) for a in _arrays(case))
+    if case["product"]:
+        first = jax.jit(lambda X, W: X @ W)
+        second, third = jax.jit(lambda dY, W: dY @ W.T), jax.jit(lambda X, dY: X.T @ dY)
+        calls = (lambda: first(X, W), lambda: second(dY, W), lambda: third(X, dY))
+        return Call(_product(case, calls).run, jax.block_until_ready)
 
     def layer(X: Any, W: Any, b: Any) -> Any:
         return jax.nn.relu(X @ W + b)

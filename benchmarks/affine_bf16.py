@@ -19,6 +19,8 @@ CASES = [c for c in affine.CASES if c.dtype == "float32" and c["B"] > 1]
 
 
 def _fastdl(case: Case, precision: str) -> Call:
+    if case["product"]:
+        return affine.kernel_product(case, precision)
     from fastdl import _core
 
     X, W, b, dY = affine._arrays(case)
@@ -42,8 +44,10 @@ def fastdl_float32(case: Case) -> Call:
     return _fastdl(case, "full")
 
 
-def torch_mm(case: Case) -> Call:
+def torch_mm(case: Case) -> Call | None:
     """Products of bf16 tensors into given outputs, no autograd."""
+    if case["product"]:
+        return None
     import torch
 
     X, W, b, dY = (torch.from_numpy(a).bfloat16() for a in affine._arrays(case))
@@ -60,8 +64,10 @@ def torch_mm(case: Case) -> Call:
     return Call(run)
 
 
-def torch_autocast(case: Case) -> Call:
+def torch_autocast(case: Case) -> Call | None:
     """`linear` under autocast, which converts float32 tensors."""
+    if case["product"]:
+        return None
     import torch
     from torch.nn import functional
 

@@ -72,11 +72,14 @@ V chains(long n, V x, V y, Step step) {
 
 volatile double sink;
 
-/// y / (1 - x) is where every chain ends: neither overflow nor denormal numbers on the way.
+/// y / (1 - x) is where every chain ends: neither overflow nor denormal numbers on the way.  The
+/// compiler must not know x and y: the chain that starts there would be a constant to it, and eleven
+/// of twelve would run.
 template <class T>
 void multiply_add(long n) {
   using Vec = typename Vector<T>::type;
-  const Vec x = Vec{} + T(0.999), y = Vec{} + T(0.001);
+  volatile T factor = T(0.999), addend = T(0.001);
+  const Vec x = Vec{} + factor, y = Vec{} + addend;
   sink = double(chains(n, x, y, [](Vec a, Vec x, Vec y) { return a * x + y; })[0]);
 }
 

@@ -8,6 +8,7 @@ not what it does on average.  Short runs fit between the time slices of other pr
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import os
 import platform
@@ -123,6 +124,11 @@ def library(isa: str, options: list[str]) -> ctypes.CDLL:
     return lib
 
 
+@functools.cache
+def library_of(isa: str) -> ctypes.CDLL:
+    return library(isa, isas()[isa])
+
+
 # ---- measuring ----------------------------------------------------------------------------------
 
 
@@ -147,6 +153,14 @@ def best_bandwidth(
     passes = max(1, int(rate * seconds / (2 * size))) if rate else 1
     runs = (lib.ceiling_bandwidth(index, size, threads, passes) for _ in range(repeat))
     return float(max(runs) / 1e9)
+
+
+def fma_now(isa: str, dtype: str, threads: int) -> float | None:
+    """GFLOP/s of one run of 3 ms: under the clock that the load just before has left."""
+    try:
+        return best_fma(library_of(isa), BITS[dtype], threads, 0.003, 1) or None
+    except (OSError, KeyError):
+        return None
 
 
 def measure(threads: list[int], quick: bool, seconds: float = 0.003) -> Ceilings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,9 +129,14 @@ class Crew:
                 self._replace_dead(contender)
                 continue
             if "cannot" not in answer:
-                entries[contender] = Entry(worker, answer["calls"])
+                entries[contender] = Entry(worker, answer["calls"], self._peak(contender, case))
                 kernels = answer["kernels"] if contender == "fastdl" else kernels
         return entries, kernels, failed
+
+    def _peak(self, contender: str, case: Case) -> Row | None:
+        if contender != "fastdl" or self.run.ceilings.note:
+            return None
+        return {"isa": self.isa, "dtype": case.dtype, "threads": self.threads}
 
     def _replace_dead(self, contender: str) -> None:
         worker = self._workers[self._home(contender)]
@@ -147,14 +153,13 @@ class Crew:
 
 
 def floor_us(
-    run: Run, kernels: Sequence[Row], case: Case, traffic: str, isa: str, threads: int
+    run: Run, kernels: Sequence[Row], traffic: str, peak: float | None, threads: int
 ) -> tuple[float | None, str]:
     """The time that the ceilings allow, and which of them weighs more.
 
     A kernel takes as long as its arithmetic or its traffic, whichever is longer.  The traffic rate
     is that of arrays of this size: what fits a cache is held against the cache.
     """
-    peak = run.ceilings.peak(isa, case.dtype, threads)
     total, of_fma = 0.0, 0.0
     for k in kernels:
         rate = run.ceilings.rate(traffic, k["size"], threads)
@@ -176,7 +181,10 @@ def make_rows(
     kernels: Sequence[Row],
 ) -> list[Row]:  # fmt: skip
     run, threads = crew.run, crew.threads
-    floor, bound = floor_us(run, kernels, case, work.traffic, crew.isa, threads)
+    peaks = times["fastdl"].peaks
+    short = run.ceilings.peak(crew.isa, case.dtype, threads)
+    peak = statistics.median(peaks) if peaks else short
+    floor, bound = floor_us(run, kernels, work.traffic, peak, threads)
     best = best_peer(times)
     rows = []
     for contender, measured in times.items():
@@ -198,6 +206,7 @@ def make_rows(
                 "flops": sum(k["flops"] for k in kernels),
                 "bytes": sum(k["bytes"] for k in kernels),
                 "isa": crew.isa,
+                "peak_gflops": peak,
                 "bound": bound,
                 "floor_us": floor,
                 "percent_of_ceiling": 100 * floor / summary["us"] if floor else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -32,12 +33,15 @@ class Times:
 
     clean: list[float] = field(default_factory=list)
     disturbed: list[tuple[float, float]] = field(default_factory=list)  # (foreign share, time)
+    #: GFLOP/s of multiply-adds in registers, after each undisturbed round.
+    peaks: list[float] = field(default_factory=list)
 
-    def add(self, answer: Mapping[str, float], seconds: list[float]) -> None:
+    def add(self, answer: Mapping[str, Any], seconds: list[float]) -> None:
         wall = answer["wall"]
         share = max(answer["foreign"], answer["waited"]) / wall
         if share <= FOREIGN:
             self.clean += [s * 1e6 for s in seconds]
+            self.peaks += [answer["peak"]] if answer.get("peak") else []
         else:
             self.disturbed += [(share, s * 1e6) for s in seconds]
 
@@ -72,6 +76,8 @@ class Entry:
 
     worker: Worker
     calls: int
+    #: What `ceilings.fma_now` measures after each of its rounds.
+    peak: Mapping[str, Any] | None = None
 
 
 def alternate(entries: Mapping[str, Entry], plan: Plan, swept: bool) -> dict[str, Times]:
@@ -90,6 +96,7 @@ def alternate(entries: Mapping[str, Entry], plan: Plan, swept: bool) -> dict[str
             entry = entries[name]
             time.sleep(0.002)  # threads of the last one stop spinning
             calls = min(3, entry.calls) if swept else entry.calls
-            answer = entry.worker.ask("round", contender=name, calls=calls, swept=swept)
+            what = {"contender": name, "calls": calls, "swept": swept, "peak": entry.peak}
+            answer = entry.worker.ask("round", **what)
             times[name].add(answer, answer["seconds"])
     return times

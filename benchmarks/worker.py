@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from benchmarks import workload
+from benchmarks import ceilings, workload
 from benchmarks.workload import Call
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -191,11 +191,15 @@ class Worker:
         self._calls[contender] = call
         return {"calls": calibrate(call, seconds), "kernels": found}
 
-    def round(self, contender: str, calls: int, swept: bool) -> dict[str, Any]:
+    def round(
+        self, contender: str, calls: int, swept: bool, peak: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """A round, and right after it the rate of multiply-adds that `peak` asks for."""
         call = self._calls[contender]
         watch = Watch()
         times = cold(call, calls, self._sweep) if swept else warm(call, calls)
-        return {"seconds": times, **watch.read()}
+        answer = {"seconds": times, **watch.read()}
+        return {**answer, "peak": ceilings.fma_now(**peak) if peak else None}
 
     def drop(self) -> dict[str, Any]:
         self._calls.clear()
