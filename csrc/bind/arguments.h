@@ -54,7 +54,7 @@ struct FromPython : Visitor<FromPython> {
 
   void array(const char* name, View& v, const ArraySpec&) {
     PyObject* o = args.find(position++, name, &used);
-    if (o && o != Py_None) v = read_argument(args.op, name, o);
+    if (o && o != Py_None) read_argument(args.op, name, o, v);
   }
   template <class T>
   void attr(const char* name, T& x) {

@@ -57,12 +57,12 @@ inline bool dtype_of_array(const py::array& a, DType* out) {
   throw DTypeError(std::string(op) + ": " + name + " must be " + got);
 }
 
-/// Reads an argument; throws DTypeError if it is no NumPy array of a known dtype.
-inline View read_array(const char* op, const char* name, PyObject* object) {
+/// Reads an argument in place (a View that is returned is copied, right after it was written in
+/// smaller pieces); throws DTypeError if it is no NumPy array of a known dtype.
+inline void read_array(const char* op, const char* name, PyObject* object, View& v) {
   if (!py::detail::npy_api::get().PyArray_Check_(object))
     fail_array(op, name, std::string("a NumPy array, got ") + Py_TYPE(object)->tp_name);
   const auto a = py::reinterpret_borrow<py::array>(object);
-  View v;
   if (!dtype_of_array(a, &v.dtype))
     fail_array(op, name,
                "an array of float32, float64, int32, int64 or uint8 in native byte order, got " +
@@ -88,6 +88,10 @@ inline View read_array(const char* op, const char* name, PyObject* object) {
           std::string(op) + ": " + name +
           " must have strides that are multiples of its item size; pass a copy");
   }
+}
+inline View read_array(const char* op, const char* name, PyObject* object) {
+  View v;
+  read_array(op, name, object, v);
   return v;
 }
 

@@ -20,12 +20,11 @@ struct DeviceArray {
 extern PyTypeObject* device_array_type;
 
 /// Reads an argument of an op: an ndarray or a DeviceArray.
-inline View read_argument(const char* op, const char* name, PyObject* object) {
-  if (Py_TYPE(object) != device_array_type) return read_array(op, name, object);
+inline void read_argument(const char* op, const char* name, PyObject* object, View& v) {
+  if (Py_TYPE(object) != device_array_type) return read_array(op, name, object, v);
   const auto& array = py::cast<const DeviceArray&>(py::handle(object));
-  View v = read_array(op, name, array.layout.ptr());
+  read_array(op, name, array.layout.ptr(), v);
   v.device = array.device;
-  return v;
 }
 
 /// An ndarray of foreign memory that `owner` keeps alive.
