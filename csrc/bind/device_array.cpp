@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "bind/guarded.h"
+#include "bind/new_array.h"
 
 namespace fastdl {
 
@@ -110,17 +111,14 @@ PyObject* empty(PyObject*, PyObject* const* args, Py_ssize_t n) {
     if (n != 3) throw DTypeError("empty: takes like, shape and dtype");
     const Shape shape = read_shape(args[1]);
     if (PyErr_Occurred()) throw py::error_already_set();
-    const auto& api = py::detail::npy_api::get();
     if (Py_TYPE(args[0]) == device_array_type) {
       const Device device = py::cast<const DeviceArray&>(py::handle(args[0])).device;
       const auto dtype = py::reinterpret_borrow<py::dtype>(args[2]);
       return py::cast(empty_on(device, shape, dtype)).release().ptr();
     }
-    if (!api.PyArrayDescr_Check_(args[2])) throw DTypeError("empty: dtype must be a numpy.dtype");
-    Py_INCREF(args[2]);  // which the call takes over
-    return api.PyArray_NewFromDescr_(api.PyArray_Type_, args[2], int(shape.size()),
-                                     reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr,
-                                     nullptr, 0, nullptr);
+    if (!py::isinstance<py::dtype>(args[2])) throw DTypeError("empty: dtype must be a numpy.dtype");
+    return new_array(args[2], int(shape.size()),
+                     reinterpret_cast<const Py_intptr_t*>(shape.data()));
   });
 }
 

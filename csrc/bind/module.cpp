@@ -5,6 +5,7 @@
 #include "bind/guarded.h"
 #include "bind/program.h"
 #include "core/bf16.h"
+#include "core/block_pool.h"
 #include "core/cache.h"
 #include "core/ceilings.h"
 #include "core/launch.h"
@@ -90,6 +91,8 @@ py::dict config() {
   d["work_per_thread"] = work_per_thread();
   d["bf16_unit"] = kBf16Units[int(bf16_unit())];
   d["stream_bytes"] = stream_bytes();
+  d["pool_bytes"] = pool_bytes();
+  d["pooled_bytes"] = pooled_bytes();
   d["compiler"] = __VERSION__;
   return d;
 }
@@ -138,6 +141,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("set_work_per_thread", &set_work_per_thread, py::arg("n"));
   m.def("use_bf16_unit", &use_bf16_unit_named, py::arg("most"));
   m.def("set_stream_bytes", &set_stream_bytes, py::arg("n"));
+  m.def("set_pool_bytes", &set_pool_bytes, py::arg("n_bytes"),
+        "Sets how much memory of dead arrays is kept for new ones; 0 for none.");
+  m.def("empty_pool", &empty_pool, "Returns the memory of dead arrays to the system.");
   m.def("config", &config);
   m.def("ceilings", &ceilings, "Measures what one thread can do at best: flop and bytes a second.");
 }

@@ -2,6 +2,9 @@
 #include "bind/program.h"
 
 #include <pybind11/stl.h>
+
+#include "bind/new_array.h"
+
 namespace fastdl {
 namespace {
 
@@ -24,11 +27,7 @@ py::object PyProgram::new_array(const View& like, const int64_t* steps) {
   int rank = 0;
   if (steps) shape[rank++] = Py_intptr_t(*steps);
   for (int i = 0; i < like.rank; ++i) shape[rank++] = Py_intptr_t(like.shape[i]);
-  auto& api = py::detail::npy_api::get();
-  PyObject* descr = descriptor(like.dtype);
-  Py_INCREF(descr);
-  PyObject* a = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, rank, shape, nullptr, nullptr,
-                                          0, nullptr);
+  PyObject* a = fastdl::new_array(descriptor(like.dtype), rank, shape);
   if (!a) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(a);
 }

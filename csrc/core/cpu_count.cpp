@@ -4,9 +4,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
-#include <stdexcept>
 #include <string>
 #include <thread>
+
+#include "core/environment.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -62,14 +63,8 @@ double cgroup_cpus(double none) {
 }  // namespace
 
 int default_num_threads(int limit) {
-  if (const char* text = std::getenv("FASTDL_NUM_THREADS"); text && *text) {
-    char* end;
-    const long n = std::strtol(text, &end, 10);
-    if (*end || n < 1 || n > limit)
-      throw std::invalid_argument("FASTDL_NUM_THREADS must be an integer in 1.." +
-                                  std::to_string(limit) + ", got '" + text + "'");
-    return static_cast<int>(n);
-  }
+  if (const auto n = environment_integer("FASTDL_NUM_THREADS", 1, limit))
+    return static_cast<int>(*n);
   const double cpus = std::ceil(cgroup_cpus(affinity_cpus()));
   return std::clamp(static_cast<int>(cpus), 1, limit);
 }

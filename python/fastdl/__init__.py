@@ -12,7 +12,15 @@ from typing import Any
 from fastdl import nn, ops, optim
 from fastdl._dlpack import from_dlpack
 from fastdl.capture import CapturedStep, capture
-from fastdl.config import backends, get_num_threads, set_num_threads, show_config, use_backend
+from fastdl.config import (
+    backends,
+    empty_pool,
+    get_num_threads,
+    set_num_threads,
+    set_pool_bytes,
+    show_config,
+    use_backend,
+)
 from fastdl.errors import CaptureError, Interrupted
 from fastdl.inference import CompiledModel, compile  # noqa: A004  (torch's name)
 from fastdl.random import Generator, manual_seed
@@ -36,6 +44,7 @@ __all__ = [
     "compile",
     "cuda",
     "data",
+    "empty_pool",
     "from_dlpack",
     "get_num_threads",
     "is_grad_enabled",
@@ -47,6 +56,7 @@ __all__ = [
     "optim",
     "save",
     "set_num_threads",
+    "set_pool_bytes",
     "show_config",
     "tensor",
     "testing",

@@ -20,8 +20,13 @@ Array: TypeAlias = npt.NDArray[Any]
 #: What an `Array` is an instance of.
 ARRAYS = (np.ndarray, _core.DeviceArray)
 
+#: ``empty(like, shape, dtype)`` returns an uninitialised array where ``like`` is; the memory of a
+#: large one starts at 64 bytes and comes from a pool of blocks (`fastdl.set_pool_bytes`).  NumPy
+#: aligns to 16 bytes, and then every vector that a kernel stores lies in two lines: products of
+#: 1024 x 1024 x 1024 take 2 to 3 % longer.
+empty = _core.empty
+
 ALIGNMENT_BYTES = 64
-LARGE_BYTES = 1 << 20  # from here on aligning, 3 us, is less than what it saves
 PAGE_BYTES = 4096
 #: Where in a page the arrays of an arena begin, in turn.  What is read and written together must
 #: not begin at the same place, or at a distance of a power of two: it would meet in the same sets
@@ -76,18 +81,6 @@ def _on_a_line(
     start = (place - memory.ctypes.data) % period
     end = start + memory.size - period
     return memory[start:end].view(dtype).reshape(shape)
-
-
-def empty(like: Array, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return an uninitialised array where ``like`` is; a large one starts at 64 bytes.
-
-    NumPy aligns to 16 bytes, and then every vector that a kernel stores lies in two lines: products
-    of 1024 x 1024 x 1024 take 2 to 3 % longer.
-    """
-    y = _core.empty(like, shape, dtype)
-    if y.nbytes < LARGE_BYTES or not isinstance(y, np.ndarray) or _core.recording():
-        return y  # a program finds places for its arrays by itself
-    return _on_a_line(np.empty(y.nbytes + ALIGNMENT_BYTES, np.uint8), shape, dtype)
 
 
 def strided(x: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:

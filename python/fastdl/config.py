@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from fastdl import _core
-from fastdl._core import backends, get_num_threads, set_num_threads, use_backend
+from fastdl._core import (
+    backends,
+    empty_pool,
+    get_num_threads,
+    set_num_threads,
+    set_pool_bytes,
+    use_backend,
+)
 
-__all__ = ["backends", "get_num_threads", "set_num_threads", "show_config", "use_backend"]
+__all__ = [
+    "backends",
+    "empty_pool",
+    "get_num_threads",
+    "set_num_threads",
+    "set_pool_bytes",
+    "show_config",
+    "use_backend",
+]
 
 
 def show_config() -> str:
