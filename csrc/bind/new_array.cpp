@@ -1,5 +1,6 @@
 #include "bind/new_array.h"
 
+#include "bind/program.h"
 #include "core/block_pool.h"
 
 namespace fastdl {
@@ -28,7 +29,7 @@ PyObject* array_of(PyObject* descr, int rank, const Py_intptr_t* shape, void* me
 
 PyObject* new_array(PyObject* descr, int rank, const Py_intptr_t* shape) {
   const int64_t bytes = bytes_of(descr, rank, shape);
-  if (bytes < kPooledBytes) return array_of(descr, rank, shape, nullptr);
+  if (bytes < kPooledBytes || PyProgram::active()) return array_of(descr, rank, shape, nullptr);
   void* const block = take_block(bytes);
   PyObject* const owner = PyCapsule_New(block, nullptr, [](PyObject* capsule) {
     give_block(PyCapsule_GetPointer(capsule, nullptr));

@@ -1,6 +1,7 @@
 #pragma once
 // Non-temporal stores: for outputs too large for the cache they save the read of every line before
-// it is written, a third of the traffic of a copy.  From which size on: core/cache.h.
+// it is written, a third of the traffic of a copy.  From which size on: core/cache.h.  And `fetch`, for
+// what the hardware does not foresee.
 #include "core/cache.h"
 #include "cpu/loop.h"
 #include "cpu/simd.h"
@@ -27,6 +28,13 @@ FASTDL_INLINE void stream_fence() {
 #if defined(__x86_64__)
   _mm_sfence();
 #endif
+}
+
+/// Fetches n elements that are needed soon.
+template <class T>
+FASTDL_INLINE void fetch(const T* x, int64_t n) {
+  for (int64_t line = 0; line < n * int64_t(sizeof(T)); line += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(x) + line, 0, 2);
 }
 
 /// Elements before the first vector-aligned address at or after p, at most n.

@@ -88,7 +88,9 @@ FASTDL_INLINE void write_block(const P problem, int64_t at, int64_t ld, int64_t 
 
 template <bool kStream, class P, class T>
 void write_columns(const P& problem, const Plan& plan, const Buffers<T>& m) {
-  const int64_t rows = max_of(1, Plan::kBlockElements / 2 / min_of(plan.panel, plan.columns));
+  // Backwards through memory in steps of half a MiB, or the hardware does not read ahead.
+  constexpr int64_t kElements = kStream ? 2 * Plan::kBlockElements : Plan::kBlockElements / 2;
+  const int64_t rows = max_of(1, kElements / min_of(plan.panel, plan.columns));
   const int64_t blocks = ceil_div(plan.N, rows), last = blocks * plan.panels - 1;
   const int64_t bytes = plan.N * plan.columns * plan.item * (P::kArrays + 1);
   parallel_for(last + 1, bytes, [&](int64_t chunk, int) {

@@ -155,13 +155,6 @@ struct Slope {
   }
 };
 
-/// Fetches n elements that are needed soon.
-template <class T>
-FASTDL_INLINE void fetch(const T* x, int64_t n) {
-  for (int64_t line = 0; line < n * int64_t(sizeof(T)); line += 64)
-    __builtin_prefetch(reinterpret_cast<const char*>(x) + line, 0, 2);
-}
-
 template <class T>
 void zero_row(const Call<T>& c, const Row<T>& r) {
   if (r.dx) write_row<false>(r.dx, c.C, [](int64_t, int64_t) { return Vec<T>{}; });

@@ -10,7 +10,10 @@
 //   the root as on its elements.  Backward, pass 2 adds four rows to the column sums at a time.
 // - A long row goes alone, so that pass 2 finds it in L1: two of them 4 KiB apart share its lines, and
 //   what is read of one waits for what was written of the other.  It adds to the column sums in pass 1,
-//   while it comes from memory; stores to them would hold up those of dX.
+//   while it comes from memory; stores to them would hold up those of dX.  Where dX is streamed nothing
+//   holds it up: then the sums are added to in pass 2, and pass 1 keeps its lines.
+// - Where the output is streamed the last pass over a row fetches the next one: memory would have
+//   nothing to read meanwhile.
 // Numerics: sums in 16 lanes, chains and blocks that depend on n alone (cpu/reduce.h), blocks of rows
 // that depend on B alone: a row has the same bits in any company.
 #include "ops/layer_norm/layer_norm.h"
@@ -122,8 +125,10 @@ struct Forward {
   FASTDL_INLINE void write(const T* from, T* to, T center, T scale, T rest) const {
     const Vec<T> c = broadcast(center), s = broadcast(scale), add = broadcast(rest);
     const T *g = gamma, *b = beta;
+    const int64_t next = n;
     for_each_aligned(to, n, [=](int64_t j, int64_t lanes) FASTDL_UNROLLED {
       const Vec<T> xhat = fma(load(from + j, lanes) - c, s, add);
+      if (kStream) fetch(from + next + j, lanes);
       put<kStream>(to + j, fma(load(g + j, lanes), xhat, load(b + j, lanes)), lanes);
     });
   }
@@ -193,21 +198,22 @@ struct Backward {
   template <bool kStream>
   FASTDL_INLINE void block(int64_t first, int64_t last) const {
     by_rows<T>(first, last, n, [&](int64_t i, auto R) FASTDL_UNROLLED {
-      if constexpr (R > 1)
-        short_rows<R>(i, i == first);
+      if constexpr (R > 1 || kStream)
+        rows<R, kStream>(i, i == first);
       else
-        long_row<kStream>(i, i == first);
+        long_row(i, i == first);
     });
   }
 
  private:
   /// `fresh`: the rows are the first of their block.
-  template <int R>
-  FASTDL_INLINE void short_rows(int64_t i, bool fresh) const {
+  template <int R, bool kStream>
+  FASTDL_INLINE void rows(int64_t i, bool fresh) const {
     RowSums<T> row[R];
     for (int r = 0; r < R; ++r) row[r] = sums_of_row<false>(i + r, fresh);
     const Backward c = *this;  // a copy, known not to change by the stores
-    for_each_vector<T>(0, c.n, [&](int64_t j, int64_t lanes) FASTDL_UNROLLED {
+    const T* const to = R == 1 && c.dx ? c.dx + i * c.n : nullptr;
+    for_each_aligned(to, c.n, [&](int64_t j, int64_t lanes) FASTDL_UNROLLED {
       const Vec<T> weight = load(c.gamma + j, lanes);
       Vec<T> beta{}, gamma{};
       if (c.dbeta && !fresh) beta = load(c.dbeta + j, lanes), gamma = load(c.dgamma + j, lanes);
@@ -215,15 +221,15 @@ struct Backward {
         const int64_t at = (i + r) * c.n + j;
         const Vec<T> g = load(c.dy + at, lanes);
         const Vec<T> d = load(c.x + at, lanes) - broadcast(row[r].mean);
+        if (kStream) fetch(c.dy + at + R * c.n, lanes), fetch(c.x + at + R * c.n, lanes);
         beta = beta + g;
         gamma = fma(g, d * broadcast(row[r].rstd), gamma);
-        if (c.dx) store(c.dx + at, row[r].dx(g * weight, d), lanes);
+        if (c.dx) put<kStream>(c.dx + at, row[r].dx(g * weight, d), lanes);
       });
       if (c.dbeta) store(c.dbeta + j, beta, lanes), store(c.dgamma + j, gamma, lanes);
     });
   }
 
-  template <bool kStream>
   FASTDL_INLINE void long_row(int64_t i, bool fresh) const {
     const RowSums<T> row = dbeta ? sums_of_row<true>(i, fresh) : sums_of_row<false>(i, fresh);
     if (!dx) return;
@@ -231,7 +237,7 @@ struct Backward {
     T* to = dx + i * n;
     for_each_aligned(to, n, [=](int64_t j, int64_t lanes) FASTDL_UNROLLED {
       const Vec<T> d = load(x_i + j, lanes) - broadcast(row.mean);
-      put<kStream>(to + j, row.dx(load(dy_i + j, lanes) * load(scale + j, lanes), d), lanes);
+      store(to + j, row.dx(load(dy_i + j, lanes) * load(scale + j, lanes), d), lanes);
     });
   }
 
