@@ -37,7 +37,7 @@ def fastdl(case: Case) -> Call:
     X, dY, gamma, beta = _arrays(case)
     N, C = X.shape[:2]
     X, dY = X.reshape(N, C, -1), dY.reshape(N, C, -1)
-    Y, dX = (_core.empty(X, X.shape, X.dtype) for _ in range(2))  # as results of ops are made
+    Y, dX = (_core.empty(X, X.shape, X.dtype) for _ in range(2))  # as ops make results
     mean, rstd, dgamma, dbeta = (np.empty_like(gamma) for _ in range(4))
     running = np.zeros_like(gamma), np.ones_like(gamma), np.zeros((), np.int64)
 

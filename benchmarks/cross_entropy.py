@@ -35,7 +35,7 @@ def fastdl(case: Case) -> Call:
     from fastdl import _core
 
     X, t = _arrays(case)
-    loss, dX = np.empty((), X.dtype), np.empty_like(X)
+    loss, dX = np.empty((), X.dtype), _core.empty(X, X.shape, X.dtype)  # as ops make results
     return Call(lambda: _core.cross_entropy_forward(X, t, total=loss, dX=dX))
 
 
