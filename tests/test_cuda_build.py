@@ -54,8 +54,8 @@ def make(folder: Path, target: str, *options: str) -> str:
     )
     said = ""
     for arguments in (
-        ["-S", ROOT, "-B", folder, "-G", "Ninja", *options],
-        ["--build", folder, "--target", target],
+        ["-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *options],
+        ["--build", str(folder), "--target", target],
     ):
         done = subprocess.run(
             [str(shutil.which("cmake", path=path)), *arguments],
@@ -83,6 +83,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_no_kernel_spills_registers_on_sm_90(build: tuple[Path, Path]) -> None:
     done = judge(build[1])
     assert done.returncode == 0, done.stdout
+
+
+def test_the_library_is_compressed(build: tuple[Path, Path]) -> None:
+    """docs/decisions/0016 has the sizes: without compression it is three times as large."""
+    assert build[0].stat().st_size < 3_000_000
 
 
 def test_the_library_names_all_architectures(tmp_path: Path) -> None:
