@@ -97,27 +97,33 @@ class Workload:
     torch: Callable[[], Any] | None
 
 
-def adamw(device: str, torch: Any, n: int) -> Iterator[Workload]:
+def bytes_of(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else 4
+
+
+def adamw(device: str, torch: Any, dtype: str, n: int) -> Iterator[Workload]:
+    """In bfloat16 with float32 weights and moments, which torch's does not keep."""
     import fastdl as fd
 
     values = np.random.default_rng(0).standard_normal(n, np.float32)
-    p = fd.nn.Parameter(fd.Tensor(values, device=device))
-    p.grad = fd.Tensor(values, device=device)
+    p = fd.nn.Parameter(fd.Tensor(values, device=device).to(dtype))
+    p.grad = p.detach().to("float32").to(dtype)
     ours, theirs = fd.optim.AdamW([p], lr=1e-3), None
-    if torch:
+    if torch and dtype == "float32":
         q = torch.nn.Parameter(torch.from_numpy(values).to(device))
         q.grad = torch.from_numpy(values).to(device)
         theirs = torch.optim.AdamW([q], lr=1e-3, fused=True).step
-    yield Workload(f"adamw {n}", 28 * n, ours.step, theirs)
+    yield Workload(f"adamw {dtype} {n}", 28 * n, ours.step, theirs)
 
 
-def cross_entropy(device: str, torch: Any, B: int, C: int) -> Iterator[Workload]:
+def cross_entropy(device: str, torch: Any, dtype: str, B: int, C: int) -> Iterator[Workload]:
     """Loss and gradient of the logits."""
     import fastdl as fd
 
     rng = np.random.default_rng(0)
     X, t = rng.standard_normal((B, C), np.float32), rng.integers(0, C, B)
-    x, labels = fd.Tensor(X, device=device, requires_grad=True), fd.Tensor(t, device=device)
+    x, labels = fd.Tensor(X, device=device).to(dtype), fd.Tensor(t, device=device)
+    x.requires_grad = True
 
     def ours() -> None:
         x.grad = None
@@ -126,16 +132,20 @@ def cross_entropy(device: str, torch: Any, B: int, C: int) -> Iterator[Workload]
 
     theirs = None
     if torch:
-        a, b = torch.from_numpy(X).to(device).requires_grad_(), torch.from_numpy(t).to(device)
+        a = torch.from_numpy(X).to(device, getattr(torch, dtype)).requires_grad_()
+        b = torch.from_numpy(t).to(device)
 
         def theirs() -> None:
             a.grad = None
             torch.nn.functional.cross_entropy(a, b).backward()
 
-    yield Workload(f"cross_entropy {B}x{C}", 8 * B * C, ours, theirs)
+    moved = 2 * bytes_of(dtype) * B * C
+    yield Workload(f"cross_entropy {dtype} {B}x{C}", moved, ours, theirs)
 
 
-def norms(device: str, torch: Any, name: str, shape: tuple[int, ...]) -> Iterator[Workload]:
+def norms(
+    device: str, torch: Any, dtype: str, name: str, shape: tuple[int, ...]
+) -> Iterator[Workload]:
     """layer_norm or batch_norm: forward, then forward and backward together."""
     import fastdl as fd
 
@@ -143,7 +153,9 @@ def norms(device: str, torch: Any, name: str, shape: tuple[int, ...]) -> Iterato
     X, dY = (rng.standard_normal(shape, np.float32) for _ in range(2))
     width = shape[-1] if name == "layer_norm" else shape[1]
     gamma, beta = np.ones(width, np.float32), np.zeros(width, np.float32)
-    x, dy, g, b = (fd.Tensor(v, device=device, requires_grad=True) for v in (X, dY, gamma, beta))
+    x, dy = (fd.Tensor(v, device=device).to(dtype) for v in (X, dY))
+    g, b = (fd.Tensor(v, device=device, requires_grad=True) for v in (gamma, beta))
+    x.requires_grad = True
 
     def ours() -> Any:
         if name == "layer_norm":
@@ -156,7 +168,9 @@ def norms(device: str, torch: Any, name: str, shape: tuple[int, ...]) -> Iterato
 
     theirs = theirs_both = None
     if torch:
-        u, du, v, w = (torch.from_numpy(a).to(device) for a in (X, dY, gamma, beta))
+        u, du, v, w = (
+            torch.from_numpy(a).to(device, getattr(torch, dtype)) for a in (X, dY, gamma, beta)
+        )
         inputs = [a.requires_grad_() for a in (u, v, w)]
         function = torch.nn.functional
 
@@ -168,22 +182,24 @@ def norms(device: str, torch: Any, name: str, shape: tuple[int, ...]) -> Iterato
         def theirs_both() -> None:
             torch.autograd.grad(theirs(), inputs, du)
 
-    label = f"{name} {'x'.join(map(str, shape))}"
-    yield Workload(f"{label} forward", 8 * math.prod(shape), ours, theirs)
-    yield Workload(f"{label} forward and backward", 20 * math.prod(shape), both, theirs_both)
+    label = f"{name} {dtype} {'x'.join(map(str, shape))}"
+    array = bytes_of(dtype) * math.prod(shape)
+    yield Workload(f"{label} forward", 2 * array, ours, theirs)
+    yield Workload(f"{label} forward and backward", 5 * array, both, theirs_both)
 
 
 def workloads(device: str) -> Iterator[partial[Iterator[Workload]]]:
     """Each is made when its turn comes, and forgotten after it: their arrays fill gigabytes."""
     small, torch = device == "cuemu", torch_on(device)
-    for n in [10**4] if small else [10**6, 10**8]:
-        yield partial(adamw, device, torch, n)
-    for B, C in [(4, 1000), (2, 20_000)] if small else [(8192, 32768), (4096, 128256)]:
-        yield partial(cross_entropy, device, torch, B, C)
     matrix = (8, 64) if small else (8192, 4096)
-    yield partial(norms, device, torch, "layer_norm", matrix)
     image = (2, 3, 16, 16) if small else (32, 64, 56, 56)
-    yield partial(norms, device, torch, "batch_norm", image)
+    for dtype in ("float32", "bfloat16"):
+        for n in [10**4] if small else [10**6, 10**8]:
+            yield partial(adamw, device, torch, dtype, n)
+        for B, C in [(4, 1000), (2, 20_000)] if small else [(8192, 32768), (4096, 128256)]:
+            yield partial(cross_entropy, device, torch, dtype, B, C)
+        yield partial(norms, device, torch, dtype, "layer_norm", matrix)
+        yield partial(norms, device, torch, dtype, "batch_norm", image)
 
 
 def bench(device: str) -> Iterator[Row]:
@@ -222,7 +238,7 @@ def harness(device: str, size: int, names: tuple[str, ...]) -> Iterator[Row]:
         for case in kernel.cases:
             if math.prod([*case.sizes.values(), *(case.shape or ())]) > size:
                 continue
-            for dtype in (np.float32, np.float64):
+            for dtype in h.dtypes_of(kernel):
                 if not kernel.admits(case, dtype):
                     continue
                 call, n = h.build(kernel, case, dtype), n + 1

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from fastdl import _core
 from fastdl._array import to_device
@@ -141,7 +142,7 @@ def check_on_device(kernel: Kernel, case: Case, dtype: Any) -> None:
 
 def check_specials(kernel: Kernel, case: Case, dtype: Any) -> None:
     """NaN, infinities, signed zeros and subnormal numbers go where the reference sends them."""
-    tiny = np.finfo(dtype).smallest_subnormal
+    tiny = ml_dtypes.finfo(dtype).smallest_subnormal
     for name in kernel.specials.split():
         for value in (np.nan, np.inf, -np.inf, -0.0, tiny, 0.0):
             call = build(kernel, case, dtype)

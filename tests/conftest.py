@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 from fastdl import _core
-from harness import CPU_BACKENDS, EMULATED_SIZE, EMULATOR, emulated
+from harness import CPU_BACKENDS, EMULATED_SIZE, EMULATOR, admits_dtype, emulated
 
 hypothesis.settings.register_profile(
     "fastdl", deadline=None, derandomize=True, max_examples=50, database=None, print_blob=True
@@ -48,12 +47,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def fits_backend(item: pytest.Item) -> bool:
     given = item.callspec.params if hasattr(item, "callspec") else {}
+    if "chosen" in given and not admits_dtype(
+        given["chosen"][0], given.get("dtype"), given.get("backend")
+    ):
+        return False
     if given.get("backend") != EMULATOR or item.get_closest_marker("emulated"):
         return True
     kernel, case = given.get("chosen", (given.get("kernel"), None))
     if kernel is None or kernel.name not in emulated():
         return False
-    return case is None or math.prod([*case.sizes.values(), *(case.shape or ())]) <= EMULATED_SIZE
+    return case is None or case.elements <= EMULATED_SIZE
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 from fastdl import _core
-from harness import Arg, Call, arguments, arrays_of, build
+from harness import BF16, Arg, Call, arguments, arrays_of, build
 from layouts import byte_swapped, last_axis_strided, misaligned, read_only
 from opcase import Array, Error, Kernel
 
 ANY = (TypeError, ValueError)
+#: The kinds that share a dtype.
+FLOATS = ("real", "stored")
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,14 @@ def _dtype_refusals(arg: Arg, call: Call, must: str) -> Iterator[_Change]:
         return
     wrong = {
         "real": np.int64, "index": np.float32, "i64": np.int32, "f64": np.float32, "u8": np.int64,
+        "stored": np.int64, "cast": np.int64,
     }[arg.kind]  # fmt: skip
     yield f"is {wrong.__name__}", np.zeros(array.shape, wrong), TypeError, must
-    others = [a for a in arrays_of(call.kernel.name) if a.kind == "real" and a.name in call.arrays]
-    if arg.kind == "real" and len(others) > 1:
+    if arg.kind in FLOATS:
+        text = must + r"float\S+\(.*got bfloat16.*; bfloat16 is stored on devices only"
+        yield "is bfloat16", np.zeros(array.shape, BF16), TypeError, text
+    others = [a for a in arrays_of(call.kernel.name) if a.kind in FLOATS and a.name in call.arrays]
+    if arg.kind in FLOATS and len(others) > 1:
         other = np.float32 if call.dtype == np.float64 else np.float64
         pattern = f"^{call.kernel.name}: \\w+ must be .*float"
         yield "of the other float", array.astype(other), TypeError, pattern

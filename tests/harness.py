@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import ops
 from fastdl import _core
 from opcase import Array, Case, Kernel, Rng
 
 DTYPES = (np.float32, np.float64)
+#: Stored by some kernels on devices; ops compute in float32 then.
+BF16 = np.dtype(ml_dtypes.bfloat16)
 #: The backend that runs the CUDA kernels on the host, where it is built (docs/cuda.md).
 EMULATOR = "cuemu"
 #: It takes a microsecond for an element of a row: cases with more are left out there.
@@ -29,7 +32,11 @@ EMULATED_SIZE = 600_000
 CPU_BACKENDS = [name for name in _core.backends() if name != EMULATOR]
 #: What the truth for a dtype is computed in.  Where long double is no wider than double, the bound
 #: for float64 rests on its `8 eps scale` term alone.
-PRECISE = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
+PRECISE = {
+    BF16: np.float64,
+    np.dtype(np.float32): np.float64,
+    np.dtype(np.float64): np.longdouble,
+}
 GUARD_BYTES = 256
 
 
@@ -58,6 +65,25 @@ def arguments(kernel_name: str) -> tuple[Arg, ...]:
 def arrays_of(kernel_name: str, *roles: str) -> list[Arg]:
     roles = roles or ("in", "out", "inout")
     return [a for a in arguments(kernel_name) if a.role in roles]
+
+
+def kinds_of(kernel_name: str) -> set[str]:
+    return {a.kind for a in arrays_of(kernel_name)}
+
+
+def dtypes_of(kernel: Kernel) -> tuple[Any, ...]:
+    """The dtypes that a kernel is tested in, bf16 where some backend has it."""
+    return (*DTYPES, BF16) if kinds_of(kernel.name) & {"stored", "cast"} else DTYPES
+
+
+def admits_dtype(kernel: Kernel, dtype: Any, backend: str | None) -> bool:
+    """Whether the kernel of a backend takes the dtype."""
+    return dtype != BF16 or backend == EMULATOR or "stored" not in kinds_of(kernel.name)
+
+
+def wide(array: Array) -> Array:
+    """The array in a dtype that NumPy computes in."""
+    return array.astype(np.float32) if array.dtype == BF16 else array
 
 
 @functools.cache
@@ -104,7 +130,10 @@ def shape_of(arg: Arg, case: Case) -> tuple[int, ...]:
 
 
 def default_dtype(arg: Arg, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    kinds = {"index": np.int64, "i64": np.int64, "f64": np.float64, "u8": np.uint8}
+    computed = wide(np.empty(0, dtype)).dtype
+    kinds = {
+        "index": np.int64, "i64": np.int64, "f64": np.float64, "u8": np.uint8, "real": computed,
+    }  # fmt: skip
     return np.dtype(kinds.get(arg.kind, dtype))
 
 
@@ -115,7 +144,7 @@ def initial_output(arg: Arg, call: Call, rng: Rng) -> Array:
         dtype = next(iter(call.arrays.values())).dtype
     if call.attributes.get("accumulate") and dtype.kind == "f":
         return rng.standard_normal(shape).astype(dtype)
-    return np.full(shape, np.nan if dtype.kind == "f" else 77, dtype)
+    return np.full(shape, 77 if dtype.kind in "iu" else np.nan, dtype)
 
 
 def make_array(arg: Arg, call: Call, rng: Rng) -> Array:
@@ -126,8 +155,8 @@ def make_array(arg: Arg, call: Call, rng: Rng) -> Array:
             raise ValueError(f"{call.kernel.name}: say in Kernel.values how to make {arg.name}")
         value = rng.standard_normal(shape)
     array = value(rng, shape, call.case) if callable(value) else np.array(value)
-    shares_dtype = arg.kind == "real" or (arg.kind == "any" and array.dtype.kind == "f")
-    return np.asarray(array, call.dtype if shares_dtype else array.dtype)
+    shares_dtype = arg.kind in ("real", "stored") or (arg.kind == "any" and array.dtype.kind == "f")
+    return np.asarray(array, default_dtype(arg, call.dtype) if shares_dtype else array.dtype)
 
 
 def build(kernel: Kernel, case: Case, dtype: Any, seed: int = 0) -> Call:
@@ -141,7 +170,8 @@ def build(kernel: Kernel, case: Case, dtype: Any, seed: int = 0) -> Call:
         if len(sizes) == 1 and isinstance(sizes[0], int):
             case.sizes.setdefault(letter, sizes[0])
     call = Call(kernel, case, np.dtype(dtype), {}, {**defaults, **case.attributes})
-    given = [a for a in arrays_of(kernel.name) if a.name not in case.without]
+    absent = case.without | (set() if call.dtype == BF16 else set(kernel.only_bf16.split()))
+    given = [a for a in arrays_of(kernel.name) if a.name not in absent]
     for arg in given:
         if arg.role != "out":
             call.arrays[arg.name] = make_array(arg, call, rng)
@@ -172,23 +202,33 @@ def _evaluate(function: Any, call: Call, precise: bool) -> dict[str, Array]:
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     items: dict[str, Any] = {**call.attributes}
     for name, array in call.arrays.items():
-        wide = precise and array.dtype.kind == "f"
-        items[name] = array.astype(PRECISE[call.dtype]) if wide else array.copy()
+        widened = wide(array)
+        precisely = precise and widened.dtype.kind == "f"
+        items[name] = widened.astype(PRECISE[call.dtype]) if precisely else widened.copy()
     used = items if takes_all else {k: v for k, v in items.items() if k in parameters}
     with np.errstate(all="ignore"):
         return {k: np.asarray(v) for k, v in function(**used).items() if v is not None}
 
 
+def rounded_outputs(call: Call) -> set[str]:
+    """The outputs that are stored in bf16."""
+    return {n for n in call.names("out", "inout") if call.arrays[n].dtype == BF16}
+
+
 def bound(call: Call, plain: dict[str, Array], precise: dict[str, Array]) -> dict[str, Array]:
-    """2 err(same formula in NumPy at the kernel's dtype) + 8 eps scale."""
+    """2 err(same formula in NumPy at the kernel's dtype) + 8 eps scale, + what bf16 rounds off."""
     size = scales(call)
+    eps = np.finfo(wide(np.empty(0, call.dtype)).dtype).eps
     limits = {}
     for name, truth in precise.items():
         with np.errstate(all="ignore"):
             error = np.abs(plain[name].astype(truth.dtype) - truth)
         worst = np.max(error, initial=0, where=np.isfinite(error))
         finite = np.where(np.isfinite(size[name]), size[name], 0)
-        limit = 2 * worst + 8 * np.finfo(call.dtype).eps * finite
+        limit = 2 * worst + 8 * eps * finite
+        if name in rounded_outputs(call):
+            with np.errstate(all="ignore"):
+                limit = limit + 2.0**-8 * (np.abs(truth) + limit) + 2.0**-134
         limits[name] = np.broadcast_to(limit, truth.shape)
     return limits
 
@@ -200,7 +240,7 @@ def judge(call: Call, outputs: dict[str, Array]) -> None:
     for name, got in outputs.items():
         want, limit = call.known["truth"][name], call.known["limits"].get(name)
         assert got.shape == want.shape, f"{name}: reference has shape {want.shape}, not {got.shape}"
-        _judge_array(f"{call.kernel.name}: {name}", got, want, limit)
+        _judge_array(f"{call.kernel.name}: {name}", wide(got), want, limit)
 
 
 def truth_and_limits(call: Call) -> dict[str, dict[str, Array]]:
@@ -210,6 +250,8 @@ def truth_and_limits(call: Call) -> dict[str, dict[str, Array]]:
     assert not missing, f"the reference of {call.kernel.name} gives no {missing}"
     exact = {n for n, a in precise.items() if a.dtype.kind in "iu" or call.kernel.exact}
     limits = bound(call, plain, {n: a for n, a in precise.items() if n not in exact})
+    with np.errstate(all="ignore"):
+        plain |= {n: wide(plain[n].astype(BF16)) for n in exact & rounded_outputs(call)}
     return {"truth": {n: (plain if n in exact else precise)[n] for n in precise}, "limits": limits}
 
 
@@ -298,7 +340,7 @@ def same_bits(a: Mapping[str, Array], b: Mapping[str, Array], what: str) -> None
     assert a.keys() == b.keys()
     for name in a:
         x, y = a[name], b[name]
-        equal = x.shape == y.shape and x.dtype == y.dtype and bits_equal(x, y)
+        equal = x.shape == y.shape and x.dtype == y.dtype and bits_equal(wide(x), wide(y))
         assert equal, f"{what}: {name} differs, first {_first_difference(x, y)}"
 
 

@@ -16,6 +16,7 @@ order) comes from the kernel's own description, so a new op needs only formulas 
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,11 @@ class Case:
         parts += [f"{k}:{_name(v)}" for k, v in self.values.items()]
         parts += [f"no_{name}" for name in sorted(self.without)]
         return "-".join(parts)[:90]
+
+    @property
+    def elements(self) -> int:
+        """Of the largest array, as a rule: what a call costs."""
+        return math.prod([*self.sizes.values(), *(self.shape or ())])
 
     @property
     def seed(self) -> int:
@@ -148,6 +154,8 @@ class Kernel:
     #: Arguments that also get NaN, Inf and -Inf, and the cases in which they do.
     specials: str = ""
     special_cases: Sequence[Case] = ()
+    #: Optional arguments that go with bf16 arrays and with no others.
+    only_bf16: str = ""
     gradient: Gradient | None = None
     public: Public | None = None
 

@@ -10,7 +10,7 @@ import fastdl as fd
 import numpy as np
 import pytest
 from fastdl import _core, _dlpack
-from harness import EMULATOR
+from harness import BF16, EMULATOR
 
 emulator = pytest.mark.skipif(EMULATOR not in _core.backends(), reason="needs FASTDL_CUEMU")
 X = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -84,7 +84,7 @@ def test_nothing_is_a_gpu_array_by_mistake():
 
 @emulator
 @pytest.mark.parametrize("legacy", [False, True], ids=["versioned", "legacy"])
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8", "u1"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", BF16, "i4", "i8", "u1"], ids=str)
 def test_memory_of_a_device_goes_round_without_a_copy(legacy, dtype):
     t = fd.Tensor(X.astype(dtype), device=EMULATOR)
     theirs = Foreign(t, legacy)
@@ -96,6 +96,14 @@ def test_memory_of_a_device_goes_round_without_a_copy(legacy, dtype):
     del t, theirs
     gc.collect()
     assert np.array_equal(back.cpu().numpy(), X)
+
+
+@emulator
+def test_bfloat16_has_the_code_of_the_protocol():
+    capsule = fd.tensor(X, dtype="bfloat16", device=EMULATOR).__dlpack__(max_version=(1, 0))
+    tensor = pointer_of(capsule, b"dltensor_versioned")
+    code, bits = (ctypes.c_uint8.from_address(tensor + at).value for at in (BITS - 1, BITS))
+    assert (code, bits) == (4, 16)  # kDLBfloat
 
 
 @emulator

@@ -13,7 +13,7 @@ import contract
 import numpy as np
 import pytest
 from fastdl import _core
-from harness import build, kernels
+from harness import BF16, EMULATOR, build, kernels, wide
 from opcase import Array, Case, Gradient, Kernel
 
 Args = dict[str, Any]
@@ -102,6 +102,30 @@ def test_values_catches(
     checks.check_values(AFFINE, BATCH, dtype)
     break_kernel(monkeypatch, "affine_forward", broken)
     caught(lambda: checks.check_values(AFFINE, BATCH, dtype), text)
+
+
+@pytest.mark.skipif(EMULATOR not in _core.backends(), reason="needs FASTDL_CUEMU")
+@pytest.mark.parametrize(
+    "name, case",
+    [("accumulate", VECTOR), ("layer_norm_forward", Case(B=5, n=33))],
+    ids=["exact", "bound"],
+)
+def test_values_catches_bf16_that_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, name: str, case: Case
+) -> None:
+    def broken(args: Args, real: Callable[..., None]) -> None:
+        widened = {n: wide(a).copy() if isinstance(a, np.ndarray) else a for n, a in args.items()}
+        real(**widened)
+        bits = widened["Y"].view(np.uint32) & np.uint32(0xFFFF0000)
+        args["Y"][...] = bits.view(np.float32)
+        for other in args.keys() & {"mean", "rstd"}:
+            args[other][...] = widened[other]
+
+    kernel = next(k for k in kernels() if k.name == name)
+    _core.use_backend(EMULATOR)
+    checks.check_values(kernel, case, BF16)
+    break_kernel(monkeypatch, name, broken)
+    caught(lambda: checks.check_values(kernel, case, BF16), "elements are wrong")
 
 
 def test_values_catches_an_error_of_one_ulp_in_an_exact_kernel(

@@ -132,7 +132,7 @@ def test_zero_grad_apply_requires_grad_and_to():
     assert {p.dtype for p in net.parameters()} == {np.dtype("f8")}
     assert net.blocks[1].running_mean.dtype == np.float64
     assert net.blocks[1].num_batches_tracked.dtype == np.int64
-    with pytest.raises(TypeError, match="must be float32 or float64, got int32"):
+    with pytest.raises(TypeError, match="must be float32, float64 or bfloat16, got int32"):
         net.to(np.int32)
     with pytest.raises(ValueError, match="device: must be 'cpu' or 'cuda', got 'gpu'"):
         net.to("gpu")

@@ -49,7 +49,7 @@ def test_tensor_of_nothing_and_of_one():
 
 @pytest.mark.parametrize("bad", ["f2", "i2", "?", "c8", ">f4"])
 def test_tensor_refuses_other_dtypes(bad):
-    with pytest.raises(TypeError, match="must be float32, float64, int32"):
+    with pytest.raises(TypeError, match="must be float32, float64, bfloat16, int32"):
         fastdl.Tensor(np.zeros(2, bad))
 
 
@@ -71,10 +71,10 @@ def test_tensor_function_copies_and_chooses_dtypes():
 
 
 def test_integers_cannot_require_gradients():
-    with pytest.raises(TypeError, match="must be float32 or float64, got int64"):
+    with pytest.raises(TypeError, match="must be float32, float64 or bfloat16, got int64"):
         fastdl.Tensor(np.arange(3), requires_grad=True)
     t = fastdl.Tensor(np.arange(3))
-    with pytest.raises(TypeError, match="must be float32 or float64"):
+    with pytest.raises(TypeError, match="must be float32, float64 or bfloat16"):
         t.requires_grad = True
     assert not t.requires_grad
 

@@ -19,6 +19,7 @@ from pathlib import Path
 #: a multiprocessor.  Bounded to fewer by __launch_bounds__(threads, blocks) it spills nothing.
 TOLERATED = {
     "forward_kernel<4, true, double>": 48,  # log_softmax on sm_120: 64 registers, 70 without
+    "rows_kernel<2, 16, 3, fastdl::Bf16>": 28,  # sm_80: cross_entropy, soft targets, longest rows
     "rows_kernel<0, 4, 0, float>": 12,  # cross_entropy, a row in a warp: 48 registers, 49 without
 }
 ENTRY = re.compile(

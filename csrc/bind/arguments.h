@@ -121,7 +121,8 @@ struct Signature : Visitor<Signature> {
   py::list list;
   void array(const char* name, const View&, const ArraySpec& s) {
     static const char* const roles[] = {"in", "out", "inout"};
-    static const char* const kinds[] = {"real", "index", "i64", "f64", "u8", "any"};
+    static const char* const kinds[] = {"real", "index", "i64",    "f64",
+                                        "u8",   "any",   "stored", "cast"};
     py::dict d;
     d["name"] = name, d["dims"] = s.dims, d["role"] = roles[int(s.role)];
     d["kind"] = kinds[int(s.kind)], d["optional"] = s.optional, d["strided"] = s.strided;
@@ -146,7 +147,8 @@ struct Signature : Visitor<Signature> {
 struct SignatureText : Visitor<SignatureText> {
   std::string text;
   void array(const char* name, const View&, const ArraySpec& s) {
-    static const char* const kinds[] = {"float", "int32|int64", "int64", "float64", "uint8", "any"};
+    static const char* const kinds[] = {"float", "int32|int64", "int64",          "float64",
+                                        "uint8", "any",         "float|bfloat16", "any float"};
     text += (text.empty() ? "" : ", ") + std::string(name) + ": " + kinds[int(s.kind)] + "[" +
             s.dims + "]" +
             (s.role == Role::in    ? ""

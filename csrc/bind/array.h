@@ -12,6 +12,18 @@ namespace fastdl {
 
 namespace py = pybind11;
 
+/// NumPy's descriptor of bfloat16; throws if ml_dtypes, which brings it, is not installed.
+inline py::dtype bfloat16_dtype() {
+  return py::dtype::from_args(py::module_::import("fastdl._array").attr("bfloat16_dtype")());
+}
+inline bool is_bfloat16(const py::dtype& d) {
+  static PyObject* known = nullptr;
+  if (d.ptr() == known) return true;
+  if (d.itemsize() != 2 || py::str(d.attr("name")).cast<std::string>() != "bfloat16") return false;
+  known = py::object(d).release().ptr();
+  return true;
+}
+
 /// The dtype of a NumPy descriptor; false for one that has no counterpart or foreign byte order.
 inline bool read_dtype(const py::dtype& d, DType* out) {
   const char order = d.byteorder();
@@ -26,6 +38,9 @@ inline bool read_dtype(const py::dtype& d, DType* out) {
     case 'u':
       *out = DType::u8;
       return d.itemsize() == 1;
+    case 'V':
+      *out = DType::bf16;
+      return is_bfloat16(d);
     default:
       return false;
   }
@@ -65,7 +80,8 @@ inline void read_array(const char* op, const char* name, PyObject* object, View&
   const auto a = py::reinterpret_borrow<py::array>(object);
   if (!dtype_of_array(a, &v.dtype))
     fail_array(op, name,
-               "an array of float32, float64, int32, int64 or uint8 in native byte order, got " +
+               "an array of float32, float64, bfloat16, int32, int64 or uint8 in native byte "
+               "order, got " +
                    std::string(py::str(static_cast<const py::object&>(a.dtype()))));
   const auto* proxy = py::detail::array_proxy(object);
   if (proxy->nd > View::kMaxRank)

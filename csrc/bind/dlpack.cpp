@@ -50,21 +50,28 @@ constexpr int32_t kCuda = 2, kManaged = 13, kExtension = 12;
 
 int32_t type_of(Device device) { return device == Device::cuda ? kCuda : kExtension; }
 
+constexpr uint8_t kInteger = 0, kUnsigned = 1, kFloat = 2, kBfloat = 4;
+
 DLDataType to_dlpack(const py::dtype& dtype) {
-  const uint8_t code = dtype.kind() == 'f' ? 2 : dtype.kind() == 'u' ? 1 : 0;
+  const char kind = dtype.kind();
+  const uint8_t code = kind == 'f'   ? kFloat
+                       : kind == 'u' ? kUnsigned
+                       : kind == 'V' ? kBfloat
+                                     : kInteger;
   return {code, uint8_t(8 * dtype.itemsize()), 1};
 }
 py::dtype from_dlpack(DLDataType t) {
   const int bytes = t.bits / 8;
-  const char* known = t.lanes != 1                                ? ""
-                      : t.code == 2 && (bytes == 4 || bytes == 8) ? "f"
-                      : t.code == 0 && (bytes == 4 || bytes == 8) ? "i"
-                      : t.code == 1 && bytes == 1                 ? "u"
-                                                                  : "";
+  if (t.code == kBfloat && t.bits == 16 && t.lanes == 1) return bfloat16_dtype();
+  const char* known = t.lanes != 1                                       ? ""
+                      : t.code == kFloat && (bytes == 4 || bytes == 8)   ? "f"
+                      : t.code == kInteger && (bytes == 4 || bytes == 8) ? "i"
+                      : t.code == kUnsigned && bytes == 1                ? "u"
+                                                                         : "";
   if (!*known)
     throw DTypeError(
-        "from_dlpack: array must be float32, float64, int32, int64 or uint8, got DLPack type "
-        "code " +
+        "from_dlpack: array must be float32, float64, bfloat16, int32, int64 or uint8, got DLPack "
+        "type code " +
         std::to_string(t.code) + " of " + std::to_string(t.bits) + " bits");
   return py::dtype(known + std::to_string(bytes));
 }

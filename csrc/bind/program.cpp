@@ -9,10 +9,14 @@ namespace fastdl {
 namespace {
 
 PyObject* descriptor(DType t) {
+  if (t == DType::bf16) {
+    static PyObject* const bf16 = bfloat16_dtype().release().ptr();
+    return bf16;
+  }
   static PyObject* const known[] = {
       py::dtype::of<float>().release().ptr(),
       py::dtype::of<double>().release().ptr(),
-      nullptr,  // bf16
+      nullptr,  // bf16: see above
       py::dtype::of<int32_t>().release().ptr(),
       py::dtype::of<int64_t>().release().ptr(),
       py::dtype::of<uint8_t>().release().ptr(),

@@ -13,6 +13,7 @@ namespace fastdl {
 
 struct Backend {
   const char* name;
+  bool stores_bf16;  // in arguments of Kind::stored
 #define FASTDL_OP(Op, op) void (*op)(const Op&, const Workspace&);
 #include "ops.def"
 #undef FASTDL_OP

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "core/backend.h"
+
 namespace fastdl {
 namespace {
 
@@ -13,10 +15,18 @@ bool same_shape(const View& a, const View& b) {
 
 bool is_real(DType t) { return t == DType::f32 || t == DType::f64; }
 
-bool admits(Kind kind, DType t) {
+/// Whether kernels read and write bf16 where the view is.
+bool stores_bf16(const View& v) { return !v.on_host() || backend().stores_bf16; }
+
+bool admits(Kind kind, const View& v) {
+  const DType t = v.dtype;
   switch (kind) {
     case Kind::real:
       return is_real(t);
+    case Kind::stored:
+      return is_real(t) || (t == DType::bf16 && stores_bf16(v));
+    case Kind::cast:
+      return is_real(t) || t == DType::bf16;
     case Kind::index:
       return t == DType::i32 || t == DType::i64;
     case Kind::i64:
@@ -31,10 +41,14 @@ bool admits(Kind kind, DType t) {
   return false;
 }
 
-const char* kind_name(Kind kind) {
+const char* kind_name(Kind kind, const View& v) {
   switch (kind) {
     case Kind::real:
       return "float32|float64";
+    case Kind::stored:
+      return stores_bf16(v) ? "float32|float64|bfloat16" : "float32|float64";
+    case Kind::cast:
+      return "float32|float64|bfloat16";
     case Kind::index:
       return "int32|int64";
     case Kind::i64:
@@ -130,10 +144,10 @@ void Contract::fail(const char* name, const std::string& want, const View& v) co
 /// The argument as the contract sees it: "float32(n m)"; before a dtype is bound, the admitted
 /// kinds.
 std::string Contract::wanted(const View& v, const ArraySpec& spec) const {
-  const bool bound = spec.kind == Kind::real && real_ != nullptr;
-  const char* dtype = bound                             ? to_string(real_->dtype)
-                      : v && admits(spec.kind, v.dtype) ? to_string(v.dtype)
-                                                        : kind_name(spec.kind);
+  const bool bound = real_ && (spec.kind == Kind::real || spec.kind == Kind::stored);
+  const char* dtype = bound                       ? to_string(shared_dtype(spec.kind))
+                      : v && admits(spec.kind, v) ? to_string(v.dtype)
+                                                  : kind_name(spec.kind, v);
   const std::string dims = spec.dims[0] == '*' ? "..." : spec.dims;
   return std::string(dtype) + "(" + dims + ")";
 }
@@ -158,16 +172,27 @@ void Contract::check_device(const char* name, const View& v) const {
                            "; move it by .to(...)");
 }
 
+DType Contract::shared_dtype(Kind kind) const {
+  return kind == Kind::real ? compute_dtype(real_->dtype) : real_->dtype;
+}
+
 void Contract::check_dtype(const char* name, const View& v, const ArraySpec& spec) {
-  const bool shares = spec.kind == Kind::real || spec.kind == Kind::any;
-  if (admits(spec.kind, v.dtype) && !(shares && real_ && real_->dtype != v.dtype)) {
+  const bool shares =
+      spec.kind == Kind::real || spec.kind == Kind::stored || spec.kind == Kind::any;
+  if (admits(spec.kind, v) && !(shares && real_ && shared_dtype(spec.kind) != v.dtype)) {
     if (shares && !real_) real_ = &v, real_name_ = name;
     return;
   }
   std::string text = std::string(op_) + ": " + name + " must be " + wanted(v, spec);
-  if (shares && real_) text += std::string(" (the dtype of ") + real_name_ + ")";
+  if (shares && real_)
+    text += std::string(real_->dtype == shared_dtype(spec.kind) ? " (the dtype of "
+                                                                : " (beside bfloat16 ") +
+            real_name_ + ")";
   text += ", got " + describe(v);
-  if (spec.kind == Kind::real) text += "; nothing is cast silently, use .astype(...)";
+  if (spec.kind == Kind::real || spec.kind == Kind::stored)
+    text += v.dtype == DType::bf16
+                ? "; bfloat16 is stored on devices only, by some operations: use .to(\"float32\")"
+                : "; nothing is cast silently, use .astype(...)";
   throw DTypeError(text);
 }
 

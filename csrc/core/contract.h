@@ -57,6 +57,8 @@ class Contract : public Visitor<Contract> {
   void check_dtype(const char* name, const View& v, const ArraySpec& spec);
   void check_shape(const char* name, const View& v, const ArraySpec& spec);
   void check_layout(const char* name, const View& v, const ArraySpec& spec) const;
+  /// What an argument that shares a dtype must have, once it is bound.
+  DType shared_dtype(Kind kind) const;
   void bind(const char* name, char letter, int64_t size, const View& v, const ArraySpec& spec);
   std::string wanted(const View& v, const ArraySpec& spec) const;
   [[noreturn]] void fail(const char* name, const std::string& want, const View& v) const;

@@ -12,8 +12,9 @@ namespace fastdl {
 
 enum class Role : uint8_t { in, out, inout };
 /// Which dtypes an argument admits.  All `real` arguments of a call share one dtype, as do all
-/// `any`.
-enum class Kind : uint8_t { real, index, i64, f64, u8, any };
+/// `any`.  `stored` ones are like the `real` ones, or on a device bf16 beside f32: kernels compute
+/// in f32 and round what they store.  `cast`: each any float dtype.
+enum class Kind : uint8_t { real, index, i64, f64, u8, any, stored, cast };
 
 /// What an op says about one of its arrays.
 struct ArraySpec {

@@ -24,6 +24,13 @@ FASTDL_INLINE void check_segments(const char* op, const View& ends, const View& 
                (long long)(S ? end[S - 1] : 0));
 }
 
+/// Throws unless float32 weights are given where theta, in bf16, is what they are rounded to.
+FASTDL_INLINE void check_master(const char* op, const View& theta, const View& master) {
+  if (bool(master) != (theta.dtype == DType::bf16))
+    fail_value("%s: master must be given for a theta in bfloat16 and for no other, got %s", op,
+               master ? "it" : "nothing");
+}
+
 /// Throws unless what the options at hyper[first] ask for is there: the sum of squares to clip by a
 /// norm, the average to keep.  Not checked on a device.
 FASTDL_INLINE void check_clip_and_ema(const char* op, const View& hyper, int first,

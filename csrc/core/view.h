@@ -39,6 +39,9 @@ FASTDL_INLINE constexpr int64_t size_of(DType t) {
   return t == DType::f64 || t == DType::i64 ? 8 : t == DType::bf16 ? 2 : t == DType::u8 ? 1 : 4;
 }
 
+/// What kernels compute in where they store `t`.
+FASTDL_INLINE constexpr DType compute_dtype(DType t) { return t == DType::bf16 ? DType::f32 : t; }
+
 struct View {
   static constexpr int kMaxRank = 6;
 

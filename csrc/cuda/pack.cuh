@@ -1,15 +1,17 @@
 #pragma once
 // 16 bytes of elements, what one thread loads at best, and element-wise kernels made of them.
+// A pack of bf16 has 8 bytes: in registers it is a pack of floats, so a kernel cuts and sums arrays
+// of both alike, with the same bits.
 #include "cuda/port.cuh"
 
 namespace fastdl::FASTDL_ISA {
 namespace {
 
 template <class T>
-constexpr int kPack = 16 / int(sizeof(T));
+constexpr int kPack = 16 / int(sizeof(Compute<T>));
 
 template <class T>
-struct alignas(16) Pack {
+struct alignas(kPack<T> * sizeof(T)) Pack {
   T at[kPack<T>];
 };
 
@@ -24,16 +26,42 @@ FASTDL_DEVICE void unroll(F&& f) {
 
 template <class T>
 FASTDL_DEVICE bool is_whole(const T* p, int64_t n) {
-  return n >= kPack<T> && reinterpret_cast<uintptr_t>(p) % 16 == 0;
+  return n >= kPack<T> && reinterpret_cast<uintptr_t>(p) % sizeof(Pack<T>) == 0;
 }
+/// A pack as it is in memory, in the type to compute in; and back.
+template <class T>
+FASTDL_DEVICE const Pack<T>& widened(const Pack<T>& pack) {
+  return pack;
+}
+FASTDL_DEVICE Pack<float> widened(const Pack<Bf16>& stored) {
+  Pack<float> pack;
+  unroll<kPack<Bf16>>([&](int k) { pack.at[k] = widened(stored.at[k]); });
+  return pack;
+}
+template <class S>
+FASTDL_DEVICE Pack<S> rounded(const Pack<Compute<S>>& pack) {
+  Pack<S> stored;
+  unroll<kPack<S>>([&](int k) { stored.at[k] = rounded<S>(pack.at[k]); });
+  return stored;
+}
+/// Whether a pack is the same in memory and in registers: then it is moved whole.  GCC 12 takes the
+/// accesses to its elements for aligned even where the address is found not to be.
+template <class S>
+constexpr bool kAsStored = std::is_same_v<S, Compute<S>>;
+
 /// The first n elements from p on, n of any size, the others `rest`: one access where p is aligned.
 /// kOnce: nobody reads them again, so caches need not keep them.
-template <bool kOnce = false, class T>
-FASTDL_DEVICE Pack<T> load(const T* p, int64_t n, T rest = T(0)) {
-  const auto* whole = reinterpret_cast<const Pack<T>*>(p);
-  if (is_whole(p, n)) return kOnce ? load_once(whole) : *whole;
-  Pack<T> pack;
-  unroll<kPack<T>>([&](int k) { pack.at[k] = k < n ? p[k] : rest; });
+template <bool kOnce = false, class S>
+FASTDL_DEVICE Pack<Compute<S>> load(const S* p, int64_t n, Compute<S> rest = 0) {
+  const auto* whole = reinterpret_cast<const Pack<S>*>(p);
+  if (is_whole(p, n)) {
+    if constexpr (kAsStored<S>)
+      return kOnce ? load_once(whole) : *whole;
+    else
+      return widened(kOnce ? load_once(whole) : *whole);
+  }
+  Pack<Compute<S>> pack;
+  unroll<kPack<S>>([&](int k) { pack.at[k] = k < n ? widened(p[k]) : rest; });
   return pack;
 }
 /// Starts to copy the first n elements from p on to shared memory.
@@ -44,18 +72,25 @@ FASTDL_DEVICE void load_async(Pack<T>* shared, const T* p, int64_t n) {
     return;
   }
   unroll<kPack<T>>([&](int k) {
-    if (k < n) __pipeline_memcpy_async(&shared->at[k], p + k, sizeof(T));
+    if (k >= n) return;
+    if constexpr (sizeof(T) < 4)  // less than what can be copied so
+      shared->at[k] = p[k];
+    else
+      __pipeline_memcpy_async(&shared->at[k], p + k, sizeof(T));
   });
 }
-template <bool kOnce = false, class T>
-FASTDL_DEVICE void store(T* p, const Pack<T>& pack, int64_t n) {
-  auto* whole = reinterpret_cast<Pack<T>*>(p);
+template <bool kOnce = false, class S>
+FASTDL_DEVICE void store(S* p, const Pack<Compute<S>>& pack, int64_t n) {
+  auto* whole = reinterpret_cast<Pack<S>*>(p);
   if (is_whole(p, n)) {
-    kOnce ? store_once(whole, pack) : void(*whole = pack);
+    if constexpr (kAsStored<S>)
+      kOnce ? store_once(whole, pack) : void(*whole = pack);
+    else
+      kOnce ? store_once(whole, rounded<S>(pack)) : void(*whole = rounded<S>(pack));
     return;
   }
-  unroll<kPack<T>>([&](int k) {
-    if (k < n) p[k] = pack.at[k];
+  unroll<kPack<S>>([&](int k) {
+    if (k < n) p[k] = rounded<S>(pack.at[k]);
   });
 }
 

@@ -34,13 +34,14 @@ struct Team {
 };
 
 /// A thread's packs of a row: kPacks of them in registers, or with kPacks = 0 loaded each time.
-template <class T, int kPacks, bool kWarp>
+template <class S, int kPacks, bool kWarp>
 struct RowPart {
+  using T = Compute<S>;
   Pack<T> held[kPacks ? kPacks : 1];
 
   /// Calls f(j, n, pack) for each pack; `first`: they are loaded now, with `rest` behind the row.
   template <class F>
-  FASTDL_DEVICE void visit(const Team<kWarp>& team, const T* x, int64_t C, bool first, T rest,
+  FASTDL_DEVICE void visit(const Team<kWarp>& team, const S* x, int64_t C, bool first, T rest,
                            F&& f) {
     if constexpr (kPacks > 0) {
       unroll<kPacks>([&](int k) {

@@ -65,6 +65,24 @@ FASTDL_DEVICE void for_packs_of_stretch(int64_t first, int64_t last, F&& f) {
   for (; i < last; i += kArenaThreads * kPack<T>) f(i, last - i);
 }
 
+/// Parameters: theta, or where that is bf16 the float32 weights whose rounding it is.
+template <class S>
+struct Weights {
+  S* theta;
+  Compute<S>* master;
+
+  FASTDL_DEVICE Pack<Compute<S>> at(int64_t i, int64_t n) const {
+    if constexpr (kAsStored<S>)
+      return load(theta + i, n);
+    else
+      return load(master + i, n);
+  }
+  FASTDL_DEVICE void put(int64_t i, const Pack<Compute<S>>& p, int64_t n) const {
+    if constexpr (!kAsStored<S>) store(master + i, p, n);
+    store(theta + i, p, n);
+  }
+};
+
 /// What gradients are multiplied by to clip their norm: see cpu/segments.h.
 FASTDL_DEVICE double clip_factor(double c, const double* squares) {
   if (!squares || c == 0) return 1;

@@ -14,6 +14,7 @@ namespace fastdl::FASTDL_ISA {
 extern const Backend table;
 const Backend table = {
     FASTDL_STRING(FASTDL_ISA),
+    true,
 #define FASTDL_OP(Op, op) &op,
 #include "ops.def"
 #undef FASTDL_OP

@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from fastdl import nn, ops, optim
+from fastdl._array import bfloat16_dtype
 from fastdl._dlpack import from_dlpack
 from fastdl.capture import CapturedStep, capture
 from fastdl.config import (
@@ -72,6 +73,8 @@ def __getattr__(name: str) -> Any:
     """Import what ``import fastdl`` leaves out, when it is used first."""
     if name in _LATE_MODULES:
         return importlib.import_module(f"fastdl.{name}")
+    if name == "bfloat16":  # not in __all__: `import *` must not need ml_dtypes
+        return bfloat16_dtype()
     if name in _LATE_NAMES:
         return getattr(importlib.import_module(_LATE_NAMES[name]), name)
     raise AttributeError(f"module 'fastdl' has no attribute {name!r}")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdl import _core
+from fastdl._extras import need
 from fastdl.errors import capture_error
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -37,6 +38,58 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 ONES: dict[Any, Array] = {dtype: np.ones((), dtype) for dtype in FLOATS}
 for _one in ONES.values():
     _one.flags.writeable = False
+
+
+# ---- dtypes -------------------------------------------------------------------------------------
+
+
+def bfloat16_dtype() -> np.dtype[Any]:
+    """Return bfloat16 as NumPy knows it from the package ml_dtypes; MissingExtraError without."""
+    dtype: np.dtype[Any] = np.dtype(need("ml_dtypes", "bfloat16", "bf16").bfloat16)
+    return dtype
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Return whether ``dtype`` is bfloat16; needs no ml_dtypes."""
+    return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Return whether ``dtype`` is a float type, bfloat16 included, which NumPy counts as none."""
+    return dtype.kind == "f" or is_bfloat16(dtype)
+
+
+def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return the dtype that a user names; "bfloat16" is one too."""
+    return bfloat16_dtype() if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype)
+
+
+def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return what kernels compute in where arrays store ``dtype``."""
+    return FLOATS[0] if is_bfloat16(dtype) else dtype
+
+
+def target_dtype(target: npt.DTypeLike) -> np.dtype[Any] | None:
+    """Return the float dtype that the target of a ``to`` names, or None for a device's name."""
+    try:
+        dtype = as_dtype(target)
+    except TypeError:
+        if not isinstance(target, str):
+            raise
+        return None
+    if dtype not in FLOATS and not is_bfloat16(dtype):
+        raise TypeError(f"to: dtype must be float32, float64 or bfloat16, got {dtype}")
+    return dtype
+
+
+def cast(x: Array, dtype: np.dtype[Any]) -> Array:
+    """Return a copy of contiguous ``x`` in another float dtype, made by a kernel."""
+    y = empty(x, x.shape, dtype)
+    _core.cast(x, y)
+    return y
+
+
+# ---- memory -------------------------------------------------------------------------------------
 
 
 def describe(x: Array) -> str:
@@ -104,9 +157,9 @@ def aligned_zeros(size: int, dtype: npt.DTypeLike, device: str = "cpu") -> Array
 
 def differentiable(array: Array) -> bool:
     """Return True, or raise TypeError for a dtype that has no gradient."""
-    if array.dtype not in FLOATS:
+    if array.dtype not in FLOATS and not is_bfloat16(array.dtype):
         raise TypeError(
-            f"requires_grad: tensor must be float32 or float64, got {array.dtype}; "
+            f"requires_grad: tensor must be float32, float64 or bfloat16, got {array.dtype}; "
             "convert with .astype(...)"
         )
     return True
@@ -152,9 +205,7 @@ def assign(target: Array, values: Array | float) -> None:
 
 def one_beside(x: Array) -> Array:
     """Return the 1 that a backward pass from a 0-d ``x`` starts with."""
-    if isinstance(x, np.ndarray):
-        return ONES[x.dtype]
-    key = x.dtype, x.device
+    key = x.dtype if isinstance(x, np.ndarray) else (x.dtype, x.device)
     if key not in ONES:
-        ONES[key] = placed(ONES[x.dtype], x)
+        ONES[key] = placed(np.ones((), x.dtype), x)
     return ONES[key]

@@ -4,8 +4,9 @@ Arguments go by position or by name.  "X (B n)" is an array of shape (B, n): equ
 sizes, "*" is any shape, "()" a 0-d array, "?" may be None.  What stands right of the arrow is
 written; "+=" reads it first.  Lines below that list the values of an option.
 
-Arrays are C-contiguous, and all `Real` ones of a call share one dtype.  A wrong shape or value
-raises ValueError, a wrong dtype or an unknown name TypeError; nothing has been written then.
+Arrays are C-contiguous, and all `Real` ones of a call share one dtype, as do all `Stored` ones: the
+same, or on a device bfloat16 beside float32.  A wrong shape or value raises ValueError, a wrong
+dtype or an unknown name TypeError; nothing has been written then.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 Real: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Stored: TypeAlias = npt.NDArray[Any]
 Index: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 Float64: TypeAlias = npt.NDArray[np.float64]
 UInt8: TypeAlias = npt.NDArray[np.uint8]
 AnyArray: TypeAlias = npt.NDArray[Any]
 
-def accumulate(X: Real, Y: Real) -> None:
+def accumulate(X: Stored, Y: Stored) -> None:
     """X (*) -> Y (*) +="""
 
 @overload
 def adam_step(
-    theta: Real,
-    g: Real,
+    theta: Stored,
+    g: Stored,
+    master: Real | None,
     m1: Real,
     m2: Real,
     m2_max: Real | None,
@@ -39,16 +42,18 @@ def adam_step(
     decoupled: bool = False,
 ) -> None:
     """g (P), ends (S), hyper (8), squares ()?
-    -> theta (P) +=, m1 (P) +=, m2 (P) +=, m2_max (P)? +=, ema (P)? +=, steps (S) +=
+    -> theta (P) +=, master (P)? +=, m1 (P) +=, m2 (P) +=, m2_max (P)? +=, ema (P)? +=, steps
+    (S) +=
     """
 
 @overload
 def adam_step(
-    theta: Real,
-    g: Real,
+    theta: Stored,
+    g: Stored,
+    *,
+    master: Real | None = None,
     m1: Real,
     m2: Real,
-    *,
     m2_max: Real | None = None,
     ema: Real | None = None,
     steps: Int64,
@@ -111,13 +116,13 @@ def amax_forward(X: Real, Y: Real) -> None:
 
 @overload
 def batch_norm_backward(
-    dY: Real,
-    X: Real,
+    dY: Stored,
+    X: Stored,
     gamma: Real | None,
     beta: Real | None,
     mean: Real,
     rstd: Real,
-    dX: Real | None = None,
+    dX: Stored | None = None,
     dgamma: Real | None = None,
     dbeta: Real | None = None,
     training: bool = True,
@@ -131,14 +136,14 @@ def batch_norm_backward(
 
 @overload
 def batch_norm_backward(
-    dY: Real,
-    X: Real,
+    dY: Stored,
+    X: Stored,
     *,
     gamma: Real | None = None,
     beta: Real | None = None,
     mean: Real,
     rstd: Real,
-    dX: Real | None = None,
+    dX: Stored | None = None,
     dgamma: Real | None = None,
     dbeta: Real | None = None,
     training: bool = True,
@@ -147,13 +152,13 @@ def batch_norm_backward(
 ) -> None: ...
 @overload
 def batch_norm_forward(
-    X: Real,
+    X: Stored,
     gamma: Real | None,
     beta: Real | None,
     running_mean: Real | None,
     running_var: Real | None,
     num_batches: Int64 | None,
-    Y: Real,
+    Y: Stored,
     mean: Real | None = None,
     rstd: Real | None = None,
     eps: float = 1e-05,
@@ -169,14 +174,14 @@ def batch_norm_forward(
 
 @overload
 def batch_norm_forward(
-    X: Real,
+    X: Stored,
     *,
     gamma: Real | None = None,
     beta: Real | None = None,
     running_mean: Real | None = None,
     running_var: Real | None = None,
     num_batches: Int64 | None = None,
-    Y: Real,
+    Y: Stored,
     mean: Real | None = None,
     rstd: Real | None = None,
     eps: float = 1e-05,
@@ -184,17 +189,20 @@ def batch_norm_forward(
     training: bool = True,
     activation: str = "none",
 ) -> None: ...
+def cast(X: AnyArray, Y: AnyArray) -> None:
+    """X (*) -> Y (*)"""
+
 def copy(X: AnyArray, Y: AnyArray) -> None:
     """X (*) -> Y (*)"""
 
 def cross_entropy_forward(
-    X: Real,
+    X: Stored,
     t: Index | None = None,
     P: Real | None = None,
     w: Real | None = None,
     loss: Real | None = None,
     total: Real | None = None,
-    dX: Real | None = None,
+    dX: Stored | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
@@ -279,12 +287,12 @@ def gather_forward(X: Real, index: Index, Y: Real) -> None:
 
 @overload
 def layer_norm_backward(
-    dY: Real,
-    X: Real,
+    dY: Stored,
+    X: Stored,
     gamma: Real | None,
     mean: Real,
     rstd: Real,
-    dX: Real | None = None,
+    dX: Stored | None = None,
     dgamma: Real | None = None,
     dbeta: Real | None = None,
     accumulate: bool = False,
@@ -293,23 +301,23 @@ def layer_norm_backward(
 
 @overload
 def layer_norm_backward(
-    dY: Real,
-    X: Real,
+    dY: Stored,
+    X: Stored,
     *,
     gamma: Real | None = None,
     mean: Real,
     rstd: Real,
-    dX: Real | None = None,
+    dX: Stored | None = None,
     dgamma: Real | None = None,
     dbeta: Real | None = None,
     accumulate: bool = False,
 ) -> None: ...
 @overload
 def layer_norm_forward(
-    X: Real,
+    X: Stored,
     gamma: Real | None,
     beta: Real | None,
-    Y: Real,
+    Y: Stored,
     mean: Real | None = None,
     rstd: Real | None = None,
     eps: float = 1e-05,
@@ -318,11 +326,11 @@ def layer_norm_forward(
 
 @overload
 def layer_norm_forward(
-    X: Real,
+    X: Stored,
     *,
     gamma: Real | None = None,
     beta: Real | None = None,
-    Y: Real,
+    Y: Stored,
     mean: Real | None = None,
     rstd: Real | None = None,
     eps: float = 1e-05,
@@ -357,13 +365,14 @@ def relu_backward(dY: Real, Y: Real, dX: Real) -> None:
 def relu_forward(X: Real, Y: Real) -> None:
     """X (*) -> Y (*)"""
 
-def scale_rows(X: Real, s: Real, Y: Real) -> None:
+def scale_rows(X: Stored, s: Real, Y: Stored) -> None:
     """X (B C), s (S) -> Y (B C)"""
 
 @overload
 def sgd_step(
-    theta: Real,
-    g: Real,
+    theta: Stored,
+    g: Stored,
+    master: Real | None,
     buf: Real | None,
     ema: Real | None,
     steps: Int64,
@@ -372,14 +381,15 @@ def sgd_step(
     squares: Float64 | None = None,
 ) -> None:
     """g (P), ends (S), hyper (8), squares ()?
-    -> theta (P) +=, buf (P)? +=, ema (P)? +=, steps (S) +=
+    -> theta (P) +=, master (P)? +=, buf (P)? +=, ema (P)? +=, steps (S) +=
     """
 
 @overload
 def sgd_step(
-    theta: Real,
-    g: Real,
+    theta: Stored,
+    g: Stored,
     *,
+    master: Real | None = None,
     buf: Real | None = None,
     ema: Real | None = None,
     steps: Int64,
@@ -409,7 +419,7 @@ def sub_forward(X: Real, other: Real, Y: Real) -> None:
 def sum_forward(X: Real, Y: Real, count: int = 1) -> None:
     """X (N R M) -> Y (N M)"""
 
-def sum_squares(X: Real, total: Float64, accumulate: bool = False) -> None:
+def sum_squares(X: Stored, total: Float64, accumulate: bool = False) -> None:
     """X (*) -> total ()"""
 
 def tanh_backward(dY: Real, Y: Real, dX: Real) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array
+from fastdl._array import Array, is_bfloat16
 from fastdl.errors import capture_error
 from fastdl.tape import mode
 
@@ -66,9 +66,10 @@ def cuda_array_interface(t: Tensor) -> dict[str, Any]:
     AttributeError
         If the tensor is not on a GPU, so that ``hasattr`` is False, or wants a gradient.
     """
-    if t.device != "cuda" or t.requires_grad:
+    if t.device != "cuda" or t.requires_grad or is_bfloat16(t.dtype):
         raise AttributeError(
-            "__cuda_array_interface__: tensor must be on cuda and must not require a gradient"
+            "__cuda_array_interface__: tensor must be on cuda, must not require a gradient, and "
+            "must not be bfloat16, for which the interface has no name but DLPack has"
         )
     return interface_of(t._array)
 
@@ -92,7 +93,7 @@ def from_dlpack(x: Any) -> Tensor:
     ----------
     x : object with ``__dlpack__``, or else with ``__cuda_array_interface__``
         An array of NumPy, PyTorch, CuPy, JAX, Numba, ... on the CPU or on the first GPU, of
-        float32, float64, int32, int64 or uint8.
+        float32, float64, int32, int64 or uint8, on a GPU also bfloat16.
 
     Returns
     -------

@@ -27,8 +27,9 @@ Arguments go by position or by name.  "X (B n)" is an array of shape (B, n): equ
 sizes, "*" is any shape, "()" a 0-d array, "?" may be None.  What stands right of the arrow is
 written; "+=" reads it first.  Lines below that list the values of an option.
 
-Arrays are C-contiguous, and all `Real` ones of a call share one dtype.  A wrong shape or value
-raises ValueError, a wrong dtype or an unknown name TypeError; nothing has been written then.
+Arrays are C-contiguous, and all `Real` ones of a call share one dtype, as do all `Stored` ones: the
+same, or on a device bfloat16 beside float32.  A wrong shape or value raises ValueError, a wrong
+dtype or an unknown name TypeError; nothing has been written then.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ import numpy as np
 import numpy.typing as npt
 
 Real: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Stored: TypeAlias = npt.NDArray[Any]
 Index: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 Int64: TypeAlias = npt.NDArray[np.int64]
 Float64: TypeAlias = npt.NDArray[np.float64]
@@ -141,6 +143,8 @@ KINDS = {
     "f64": "Float64",
     "u8": "UInt8",
     "any": "AnyArray",
+    "stored": "Stored",
+    "cast": "AnyArray",
 }
 
 Argument = Mapping[str, Any]

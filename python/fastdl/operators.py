@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 import fastdl
+from fastdl._array import target_dtype
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from fastdl._array import Array
     from fastdl.ops._shapes import Dim
     from fastdl.tensor import Tensor
@@ -90,12 +93,13 @@ def gather(self: Tensor, dim: int, index: Tensor | Array) -> Tensor:
     return _tensor(fastdl.ops.gather(self, dim, index))
 
 
-def to(self: Tensor, device: str, non_blocking: bool = False) -> Tensor:
-    """Return the tensor on ``device``: itself if it is there, else a copy, on the tape.
+def to(self: Tensor, target: npt.DTypeLike, non_blocking: bool = False) -> Tensor:
+    """Return the tensor on a device or in a float dtype: itself if it is, else a copy, on the tape.
 
     Parameters
     ----------
-    device : "cpu" or "cuda"
+    target : "cpu", "cuda", or a float dtype
+        float32, float64 or bfloat16, which is rounded to nearest even.
     non_blocking : bool
         Do not wait for the copy from pinned memory (`fastdl.cuda.pinned_empty`), which must then
         stay as it is until `fastdl.cuda.synchronize`.
@@ -106,10 +110,13 @@ def to(self: Tensor, device: str, non_blocking: bool = False) -> Tensor:
         If the device cannot be used; the text says what is missing.
     ValueError
         If there is no such device.
+    TypeError
+        If ``target`` is another dtype, or the tensor is of none.
     """
-    from fastdl.ops._device import moved
+    from fastdl.ops._device import converted, moved
 
-    return moved(self, device, non_blocking)
+    dtype = target_dtype(target)
+    return moved(self, str(target), non_blocking) if dtype is None else converted(self, dtype)
 
 
 def cpu(self: Tensor) -> Tensor:

@@ -85,6 +85,7 @@ class _Mode(threading.local):
 
 class _Layout:
     version: int = 0
+    writes: int = 0
 
 
 mode = _Mode()
@@ -102,6 +103,11 @@ def constant(array: Array) -> Array:
 def layout_changed() -> None:
     """Say that parameters moved in memory or changed their role: recordings are out of date."""
     layout.version += 1
+
+
+def parameters_written() -> None:
+    """Say that parameters got values from elsewhere than their optimizer."""
+    layout.writes += 1
 
 
 def is_grad_enabled() -> bool:

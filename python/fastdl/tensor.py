@@ -12,10 +12,12 @@ from fastdl import _core, _dlpack, operators, tape
 from fastdl._array import (
     ARRAYS,
     Array,
+    as_dtype,
     contiguous,
     copy,
     describe,
     differentiable,
+    is_bfloat16,
     on_host,
     one_beside,
     placed,
@@ -37,7 +39,7 @@ class Tensor:
 
     Parameters
     ----------
-    array : ndarray of float32, float64, int32, int64 or uint8, any shape
+    array : ndarray of float32, float64, bfloat16, int32, int64 or uint8, any shape
         Shared, not copied, if it is C-contiguous and aligned; any other layout is copied.
     requires_grad : bool
         Whether `backward` stores a gradient here; only for float dtypes.
@@ -327,7 +329,7 @@ def tensor(
     Raises
     ------
     TypeError
-        If the dtype is not one of float32, float64, int32, int64, uint8.
+        If the dtype is not one of float32, float64, bfloat16, int32, int64, uint8.
     RuntimeError, ValueError
         As `Tensor`.
     """
@@ -336,7 +338,7 @@ def tensor(
         data = data if dtype is None else on_host(data)
     if isinstance(data, ARRAYS) and dtype is None:
         return Tensor(copy(_checked(data)), requires_grad, device)
-    array = np.array(data, dtype=dtype)
+    array = np.array(data, dtype=None if dtype is None else as_dtype(dtype))
     if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
         array = array.astype(np.float32)
     return Tensor(tape.constant(array), requires_grad, device)
@@ -369,10 +371,10 @@ def _checked(array: ArrayLike) -> Array:
             f"Tensor: array must be an ndarray, got {type(array).__name__}; "
             "use fastdl.tensor(...) for numbers and lists"
         )
-    if array.dtype not in _DTYPES:
+    if array.dtype not in _DTYPES and not is_bfloat16(array.dtype):
         raise TypeError(
-            "Tensor: array must be float32, float64, int32, int64 or uint8 in native byte order, "
-            f"got {array.dtype}; convert with .astype(...)"
+            "Tensor: array must be float32, float64, bfloat16, int32, int64 or uint8 in native "
+            f"byte order, got {array.dtype}; convert with .astype(...)"
         )
     return np.asarray(array)
 

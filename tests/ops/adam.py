@@ -6,8 +6,8 @@
     theta -= lr / (1 - beta1^t)  m1 / (sqrt(m2) / sqrt(1 - beta2^t) + eps)
 
 Segment s ends at ends[s] and has its own step count t.  1 - beta and the bias corrections are
-taken in double.  The moving average is sgd's.  Source: Kingma & Ba 2015; Loshchilov & Hutter 2019;
-Reddi et al. 2018; the conventions are torch.optim.Adam's and AdamW's.
+taken in double.  The moving average and `master` are sgd's.  Source: Kingma & Ba 2015; Loshchilov &
+Hutter 2019; Reddi et al. 2018; the conventions are torch.optim.Adam's and AdamW's.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ from ops.sgd import (
     scale_of_average,
     segments,
     some_steps,
+    weights,
 )  # fmt: skip
 
 
 def adam_step(
     theta: Array, g: Array, m1: Array, m2: Array, steps: Array, ends: Array, hyper: Array,
     m2_max: Array | None = None, ema: Array | None = None, squares: Array | None = None,
-    decoupled: bool = False,
+    master: Array | None = None, decoupled: bool = False,
 ) -> dict[str, Array]:  # fmt: skip
     lr, beta1, beta2, eps, wd, maximize, clip_norm, ema_decay = hyper
     g = clipped(g, clip_norm, squares)
+    theta = weights(theta, master)
     real = theta.dtype.type
     theta, m1, m2 = theta.copy(), m1.copy(), m2.copy()
     m2_max = None if m2_max is None else m2_max.copy()
@@ -59,13 +61,18 @@ def adam_step(
         denominator = np.sqrt(v) / real(np.sqrt(1 - beta2 ** int(t))) + real(eps)
         theta[own] = theta[own] - real(lr / (1 - beta1 ** int(t))) * (m1[own] / denominator)
     ema = averaged(ema, theta, ema_decay)
-    return {"theta": theta, "m1": m1, "m2": m2, "m2_max": m2_max, "ema": ema, "steps": steps + 1}
+    return {
+        "theta": theta, "master": None if master is None else theta, "m1": m1, "m2": m2,
+        "m2_max": m2_max, "ema": ema, "steps": steps + 1,
+    }  # fmt: skip
 
 
 def scale(
-    theta: Array, g: Array, m1: Array, m2: Array, hyper: Array, **rest: Any
-) -> dict[str, Array]:
+    theta: Array, g: Array, m1: Array, m2: Array, hyper: Array, master: Array | None = None,
+    **rest: Any,
+) -> dict[str, Array]:  # fmt: skip
     """m1 and the decay may cancel; theta moves by lr m1 / (sqrt(m2) + eps)."""
+    theta = weights(theta, master)
     args = {"theta": theta, "g": g, "m1": m1, "m2": m2, "hyper": hyper, **rest}
     _, beta1, beta2, _, wd = hyper[:5]
     d = np.abs(g) + (wd * np.abs(theta) if wd else 0)
@@ -76,7 +83,7 @@ def scale(
     new = adam_step(**args)
     moved = np.abs(new["theta"] - theta)
     part = np.divide(sizes["m1"], np.abs(new["m1"]), where=new["m1"] != 0, out=np.ones_like(m1))
-    sizes["theta"] = np.abs(theta) + moved * part
+    sizes["theta"] = sizes["master"] = np.abs(theta) + moved * part
     sizes["ema"] = scale_of_average(rest.get("ema"), sizes["theta"])
     return sizes if new["m2_max"] is None else {**sizes, "m2_max": sizes["m2"] + new["m2_max"]}
 
@@ -139,6 +146,7 @@ KERNELS = [
         attributes={"decoupled": (False, True)},
         sizes={"S": (1, 2, 3, 7)},
         scale=scale,
+        only_bf16="master",
         specials="g",
         special_cases=[Case(P=70, S=2, without=NO_MAX, hyper=ADAMW), Case(P=70, S=2, hyper=ADAMW),
             Case(P=70, S=2, hyper=hyper(clip_norm=0.5, ema_decay=0.9))],

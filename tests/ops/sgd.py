@@ -5,6 +5,7 @@
     theta -= lr (g + momentum buf if nesterov else buf if momentum else g)
     ema += (1 - ema_decay) (theta - ema), where ema is NaN it becomes theta
 
+Where theta and g are bfloat16, the step is taken in `master`, float32, which theta is rounded from.
 Segment s of the arena ends at ends[s] and has its own step count.  Source: Sutskever et al., "On
 the importance of initialization and momentum", ICML 2013, in the convention of torch.optim.SGD.
 """
@@ -26,6 +27,11 @@ def clipped(g: Array, clip_norm: float, squares: Array | None) -> Array:
     return g * g.dtype.type(1 if factor > 1 else factor)
 
 
+def weights(theta: Array, master: Array | None) -> Array:
+    """What the step is taken in."""
+    return theta if master is None else master
+
+
 def averaged(ema: Array | None, theta: Array, decay: float) -> Array | None:
     if ema is None:
         return None
@@ -34,10 +40,10 @@ def averaged(ema: Array | None, theta: Array, decay: float) -> Array | None:
 
 def sgd_step(
     theta: Array, g: Array, steps: Array, ends: Array, hyper: Array, buf: Array | None = None,
-    ema: Array | None = None, squares: Array | None = None,
+    ema: Array | None = None, squares: Array | None = None, master: Array | None = None,
 ) -> dict[str, Array]:  # fmt: skip
     lr, momentum, dampening, wd, nesterov, maximize, clip_norm, ema_decay = map(float, hyper)
-    theta, buf = theta.copy(), None if buf is None else buf.copy()
+    theta, buf = weights(theta, master).copy(), None if buf is None else buf.copy()
     g = clipped(g, clip_norm, squares)
     starts = np.concatenate([[0], ends])[:-1].astype(int)
     for step, start, end in zip(steps, starts, ends, strict=True):
@@ -49,18 +55,20 @@ def sgd_step(
             d = d + momentum * buf[own] if nesterov else buf[own]
         theta[own] = theta[own] - lr * d
     ema = averaged(ema, theta, ema_decay)
-    return {"theta": theta, "buf": buf, "ema": ema, "steps": steps + 1}
+    new = None if master is None else theta
+    return {"theta": theta, "master": new, "buf": buf, "ema": ema, "steps": steps + 1}
 
 
 def scale(
     theta: Array, g: Array, hyper: Array, buf: Array | None = None, ema: Array | None = None,
-    **rest: Array,
+    master: Array | None = None, **rest: Array,
 ) -> dict[str, Array]:  # fmt: skip
+    theta = weights(theta, master)
     lr, momentum, _, wd = (abs(float(h)) for h in hyper[:4])
     size = np.abs(g) + (wd * np.abs(theta) if wd else 0)
     kept = size + (0 if buf is None else momentum * np.abs(buf))
     moved = np.abs(theta) + lr * (size + kept)
-    return {"theta": moved, "buf": kept, "ema": scale_of_average(ema, moved)}
+    return {"theta": moved, "master": moved, "buf": kept, "ema": scale_of_average(ema, moved)}
 
 
 def scale_of_average(ema: Array | None, theta: Array) -> Array:
@@ -154,6 +162,8 @@ def extra_errors(kernel: str, hyper: Callable[..., Array]) -> list[Error]:
               f"^{text.format('squares')} when clip_norm is not 0, got nothing"),
         Error(base, {"hyper": hyper(ema_decay=0.5), "ema": None},
               f"^{text.format('ema')} when ema_decay is not 0, got nothing"),
+        Error(base, {"master": (5,)},
+              f"{text.format('master')} for a theta in bfloat16 and for no other, got it"),
     ]  # fmt: skip
 
 
@@ -185,6 +195,7 @@ KERNELS = [
         values={"hyper": some_hyper, "ends": segments, "steps": some_steps, **EXTRA},
         sizes={"S": (1, 2, 3, 7)},
         scale=scale,
+        only_bf16="master",
         specials="g theta",
         special_cases=[
             Case(P=70, S=2, hyper=MOMENTUM),

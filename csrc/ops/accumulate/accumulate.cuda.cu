@@ -5,21 +5,21 @@
 namespace fastdl::FASTDL_ISA {
 namespace {
 
-template <class T>
+template <class S>
 struct AddTo {
-  const T* x;
-  T* y;
+  const S* x;
+  S* y;
   FASTDL_DEVICE void operator()(int64_t i, int64_t n) const {
-    store(y + i, map(load(y + i, n), load(x + i, n), [](T a, T b) { return a + b; }), n);
+    store(y + i, map(load(y + i, n), load(x + i, n), [](auto a, auto b) { return a + b; }), n);
   }
 };
 
 }  // namespace
 
 void accumulate(const Accumulate& op, const Workspace&) {
-  with_real(op.X.dtype, [&](auto* t) {
-    using T = std::remove_pointer_t<decltype(t)>;
-    for_each_pack<T>(op.X.size(), AddTo<T>{op.X.as<T>(), op.Y.as<T>()});
+  with_stored(op.X.dtype, [&](auto* s) {
+    using S = std::remove_pointer_t<decltype(s)>;
+    for_each_pack<S>(op.X.size(), AddTo<S>{op.X.as<S>(), op.Y.as<S>()});
   });
 }
 

@@ -14,8 +14,8 @@ struct Accumulate {
   double flops() const { return double(X.size()); }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.in("X", op.X, "*");
-    v.inout("Y", op.Y, "*");
+    v.in("X", op.X, "*", Kind::stored);
+    v.inout("Y", op.Y, "*", Kind::stored);
   }
 };
 

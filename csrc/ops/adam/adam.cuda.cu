@@ -1,8 +1,8 @@
 // adam: one pass over the arena, 4 reads and 3 writes in place (one more of each with amsgrad, and
-// with ema), 28 bytes an f32 parameter; bound by bandwidth.  Hyper-parameters and step counts are
-// read from memory, so a replayed step follows them.  The two powers of the bias corrections cost
-// hundreds of instructions in double: one thread computes them for a stretch, of 16 K elements as a
-// rule.
+// with ema), 28 bytes a parameter in f32, or in bf16 with f32 weights beside; bound by bandwidth.
+// Hyper-parameters and step counts are read from memory, so a replayed step follows them.  The two
+// powers of the bias corrections cost hundreds of instructions in double: one thread computes them
+// for a stretch, of 16 K elements as a rule.
 #include "cuda/segments.cuh"
 #include "ops/adam/adam.h"
 
@@ -28,10 +28,12 @@ struct Rule {
   }
 };
 
-template <class T, bool kMax>
+template <class S, bool kMax>
 struct Adam {
-  T *theta, *m1, *m2, *m2_max, *ema;  // ema may be null, as may squares
-  const T* g;
+  using T = Compute<S>;
+  Weights<S> weights;
+  const S* g;
+  T *m1, *m2, *m2_max, *ema;  // ema may be null, as may squares
   const double *hyper, *squares;
   bool decoupled;
 
@@ -42,12 +44,12 @@ struct Adam {
     const Rule<T> rule = *shared;
     __syncthreads();  // the next stretch writes it
     const bool decays = hyper[4] != 0;
-    for_packs_of_stretch<T>(first, last, [&](int64_t i, int64_t n) { step(rule, decays, i, n); });
+    for_packs_of_stretch<S>(first, last, [&](int64_t i, int64_t n) { step(rule, decays, i, n); });
   }
 
  private:
   FASTDL_DEVICE void step(const Rule<T>& r, bool decays, int64_t i, int64_t n) const {
-    Pack<T> p = load(theta + i, n), first = load(m1 + i, n), second = load(m2 + i, n), top{};
+    Pack<T> p = weights.at(i, n), first = load(m1 + i, n), second = load(m2 + i, n), top{};
     const Pack<T> slope = load(g + i, n);
     if (kMax) top = load(m2_max + i, n);
     unroll<kPack<T>>([&](int k) {
@@ -62,7 +64,7 @@ struct Adam {
       }
       p.at[k] = fma(-r.rate, first.at[k] / fma(sqrt(v), r.inv_root, r.eps), p.at[k]);
     });
-    store(theta + i, p, n), store(m1 + i, first, n), store(m2 + i, second, n);
+    weights.put(i, p, n), store(m1 + i, first, n), store(m2 + i, second, n);
     if (kMax) store(m2_max + i, top, n);
     if (ema) {
       const auto average = [&](T e, T now) { return averaged(e, now, r.ema_weight); };
@@ -71,20 +73,27 @@ struct Adam {
   }
 };
 
-template <class T, bool kMax>
+template <class S, bool kMax>
 void adam(const AdamStep& op) {
-  const Adam<T, kMax> body{op.theta.as<T>(),      op.m1.as<T>(),           op.m2.as<T>(),
-                           op.m2_max.as<T>(),     op.ema.as<T>(),          op.g.as<T>(),
-                           op.hyper.as<double>(), op.squares.as<double>(), op.decoupled};
+  using T = Compute<S>;
+  const Adam<S, kMax> body{{op.theta.as<S>(), op.master.as<T>()},
+                           op.g.as<S>(),
+                           op.m1.as<T>(),
+                           op.m2.as<T>(),
+                           op.m2_max.as<T>(),
+                           op.ema.as<T>(),
+                           op.hyper.as<double>(),
+                           op.squares.as<double>(),
+                           op.decoupled};
   step_segments(op.ends, op.steps, op.theta.shape[0], body);
 }
 
 }  // namespace
 
 void adam_step(const AdamStep& op, const Workspace&) {
-  with_real(op.theta.dtype, [&](auto* t) {
-    using T = std::remove_pointer_t<decltype(t)>;
-    op.m2_max ? adam<T, true>(op) : adam<T, false>(op);
+  with_stored(op.theta.dtype, [&](auto* s) {
+    using S = std::remove_pointer_t<decltype(s)>;
+    op.m2_max ? adam<S, true>(op) : adam<S, false>(op);
   });
 }
 

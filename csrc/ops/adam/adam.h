@@ -10,14 +10,16 @@ namespace fastdl {
 /// v = m2, or with m2_max (amsgrad) v = m2_max = max(m2_max, m2)
 /// clip = min(1, clip_norm / (sqrt(squares) + 1e-6)), or 1 for clip_norm = 0
 /// ema += (1 - ema_decay) (theta - ema), where ema is NaN it becomes theta
-///      theta (P)  g (P)  m1 (P)  m2 (P)  m2_max (P)?  ema (P)?  steps (S)  ends (S)  hyper (8)
-///      squares ()?
+///      theta (P)  g (P)  master (P)?  m1 (P)  m2 (P)  m2_max (P)?  ema (P)?  steps (S)  ends (S)
+///      hyper (8)  squares ()?
 /// The arena's P elements are S segments; segment s ends at ends[s] and has taken steps[s] steps.
+/// master   where theta and g are bf16: the f32 weights that the step is for; theta becomes what
+///          they round to
 /// squares  the sum of squares of all gradients whose norm is clipped
 /// hyper    lr, beta1, beta2, eps, weight_decay, maximize (0 or 1), clip_norm, ema_decay: an array,
 ///          so that a recorded step follows a changed learning rate
-/// cost     one pass: 28 bytes for each f32 parameter, 8 more with amsgrad and 8 with ema; a square
-///          root, a division
+/// cost     one pass: 28 bytes for each f32 or bf16 parameter, 8 more with amsgrad, 8 with ema; a
+///          square root, a division
 /// numerics 1 - beta, clip and the bias corrections in double; root and division correctly rounded
 ///          moments that would be subnormal are stored as 0
 /// source   Kingma & Ba, "Adam", 2015, alg. 1; Loshchilov & Hutter, "Decoupled weight decay
@@ -25,17 +27,22 @@ namespace fastdl {
 ///          2018, in the form of torch.optim.Adam and AdamW
 struct AdamStep {
   static constexpr const char* name = "adam_step";
-  View theta, g, m1, m2, m2_max, ema, steps, ends, hyper, squares;
+  View theta, g, master, m1, m2, m2_max, ema, steps, ends, hyper, squares;
   bool decoupled = false;
   double flops() const { return 14.0 * theta.size(); }
   void validate() const {
+    check_master(name, theta, master);
     check_segments(name, ends, steps, theta.shape[0]);
     check_clip_and_ema(name, hyper, 6, squares, ema);
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.inout("theta", op.theta, "P");
-    v.in("g", op.g, "P");
+    if (op.master)
+      v.out("theta", op.theta, "P", Kind::stored);
+    else
+      v.inout("theta", op.theta, "P", Kind::stored);
+    v.in("g", op.g, "P", Kind::stored);
+    v.opt_inout("master", op.master, "P");
     v.inout("m1", op.m1, "P");
     v.inout("m2", op.m2, "P");
     v.opt_inout("m2_max", op.m2_max, "P");

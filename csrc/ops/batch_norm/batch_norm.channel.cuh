@@ -14,15 +14,15 @@ constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
 constexpr int kGroups = BatchNormPlan::kGroups;
 
 /// A channel as packs, row by row.
-template <class T>
+template <class S>
 struct Packs {
-  int64_t C, S;
+  int64_t C, width;
   unsigned of_row, all, rounds;  // rounds: packs of a thread of a group, at most
 
   explicit Packs(const BatchNormPlan& p)
       : C(p.C),
-        S(p.S),
-        of_row(unsigned(ceil_div(p.S, kPack<T>))),
+        width(p.S),
+        of_row(unsigned(ceil_div(p.S, kPack<S>))),
         all(of_row * unsigned(p.N)),
         rounds(unsigned(ceil_div(all, kGroups * kThreads))) {}
 
@@ -34,8 +34,8 @@ struct Packs {
     const unsigned rows = kStride / of_row, rest = kStride - rows * of_row;
     unsigned q = unsigned(group) * kThreads + threadIdx.x, row = q / of_row, j = q - row * of_row;
     for (unsigned round = 0; q < all; ++round, q += kStride) {
-      const int64_t first = int64_t(j) * kPack<T>;
-      f(round, (row * C + c) * S + first, S - first);
+      const int64_t first = int64_t(j) * kPack<S>;
+      f(round, (row * C + c) * width + first, width - first);
       row += rows, j += rest;
       if (j >= of_row) j -= of_row, ++row;
     }
@@ -49,10 +49,11 @@ FASTDL_DEVICE Sums join_groups(const Sums* groups, const P& problem) {
 }
 
 /// Without a place for the channel on chip: the sums of a group by each block.
-template <class T, class P>
+template <class S, class P>
 __global__ void __launch_bounds__(kThreads)
-    group_sums(const __grid_constant__ P problem, const __grid_constant__ Packs<T> packs,
+    group_sums(const __grid_constant__ P problem, const __grid_constant__ Packs<S> packs,
                Sums* groups) {
+  using T = Compute<S>;
   FASTDL_SHARED(Sums, shared, kWarps);
   const int64_t c = blockIdx.x / kGroups;
   const Channel<T> channel = problem.channel(c);
@@ -66,16 +67,17 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 /// The whole pass, by a cluster for each channel.
-template <class T, class P>
+template <class S, class P>
 __global__ void __launch_bounds__(kThreads)
-    channel_kernel(const __grid_constant__ P problem, const __grid_constant__ Packs<T> packs,
+    channel_kernel(const __grid_constant__ P problem, const __grid_constant__ Packs<S> packs,
                    int blocks) {
+  using T = Compute<S>;
   FASTDL_SHARED(Sums, shared, kWarps);
   FASTDL_SHARED(Sums, groups, kGroups);
-  FASTDL_DYNAMIC_SHARED(Pack<T>, held);
+  FASTDL_DYNAMIC_SHARED(Pack<S>, held);
   const int64_t c = blockIdx.x / unsigned(blocks);
   const int rank = cluster_rank(), own = kGroups / blocks;
-  const T* dy = slopes(problem);
+  const S* dy = slopes(problem);
   auto place = [&](int g, unsigned round, int array) {
     return held + ((unsigned(g) * packs.rounds + round) * P::kArrays + array) * kThreads +
            threadIdx.x;
@@ -94,7 +96,8 @@ __global__ void __launch_bounds__(kThreads)
     const int group = g * blocks + rank;
     Running<T> r;
     packs.visit(c, group, [&](unsigned round, int64_t, int64_t n) {
-      problem.add(r, *place(g, round, 0), *place(g, round, P::kArrays - 1), n, channel);
+      problem.add(r, widened(*place(g, round, 0)), widened(*place(g, round, P::kArrays - 1)), n,
+                  channel);
     });
     const Sums sums = join_block(P::done(r), shared, problem);
     if (int(threadIdx.x) < blocks) of_rank(groups, int(threadIdx.x))[group] = sums;
@@ -105,19 +108,19 @@ __global__ void __launch_bounds__(kThreads)
   const Coefficients<T> k = problem.finish(c, join_groups(groups, problem), writes);
   for (int g = 0; g < own; ++g)
     packs.visit(c, g * blocks + rank, [&](unsigned round, int64_t i, int64_t n) {
-      const Pack<T> v = *place(g, round, 0), s = *place(g, round, P::kArrays - 1);
+      const Pack<T> v = widened(*place(g, round, 0)), s = widened(*place(g, round, P::kArrays - 1));
       store<true>(problem.y + i, map(v, s, [&](T x, T g) { return problem.value(x, g, k); }), n);
     });
 }
 
 /// Blocks of a cluster that hold a channel together, or 0: as few as hold it, and more where that
 /// would leave most of a GPU idle.
-template <class T, class P>
-int blocks_of_channel(const Packs<T>& packs) {
+template <class S, class P>
+int blocks_of_channel(const Packs<S>& packs) {
   constexpr int64_t kBeside = 2048;  // for the other shared arrays
   constexpr int64_t kBusy = 128;     // blocks
   const int most = min_of(max_cluster(), kGroups);
-  const int64_t group = int64_t(packs.rounds) * P::kArrays * kThreads * 16;
+  const int64_t group = int64_t(packs.rounds) * P::kArrays * kThreads * int64_t(sizeof(Pack<S>));
   for (int blocks = 1; blocks <= most; blocks *= 2) {
     if (kGroups / blocks * group + kBeside > max_shared_bytes()) continue;
     while (blocks < most && packs.C * blocks * 2 <= kBusy) blocks *= 2;
@@ -127,12 +130,13 @@ int blocks_of_channel(const Packs<T>& packs) {
 }
 
 /// Whether the pass is done.
-template <class T, class P>
-bool run_on_chip(const P& problem, const Packs<T>& packs) {
-  const int blocks = blocks_of_channel<T, P>(packs);
+template <class S, class P>
+bool run_on_chip(const P& problem, const Packs<S>& packs) {
+  const int blocks = blocks_of_channel<S, P>(packs);
   if (!blocks) return false;
-  const int64_t bytes = int64_t(kGroups / blocks) * packs.rounds * P::kArrays * kThreads * 16;
-  launch(&channel_kernel<T, P>, Grid(packs.C * blocks, kThreads, blocks, bytes), problem, packs,
+  const int64_t bytes =
+      int64_t(kGroups / blocks) * packs.rounds * P::kArrays * kThreads * int64_t(sizeof(Pack<S>));
+  launch(&channel_kernel<S, P>, Grid(packs.C * blocks, kThreads, blocks, bytes), problem, packs,
          blocks);
   return true;
 }

@@ -8,6 +8,7 @@
 //      derivative is computed again from X in steps 1 and 3
 // Bytes for each f32 element: on chip forward 4 + 4, backward 8 + 4; else forward 4 + 4 (again) + 4,
 // backward 8 + 8 (again) + 4, where the second reads come from L2 as far as X fits.
+// Arrays of bf16 are half of that; registers and sums are as for f32.
 // Numerics: a thread's moments are those of x - (its first x), so nothing cancels but what its own
 // values leave; moments merge by Chan, Golub & LeVeque 1983.  Pieces depend on the shape alone.
 #include "ops/batch_norm/batch_norm.channel.cuh"
@@ -62,16 +63,17 @@ struct Layout {
 };
 
 /// Step 1, long S: a block for each piece of a channel.
-template <class T, class P>
+template <class S, class P>
 __global__ void __launch_bounds__(kThreads)
-    channel_sums(const __grid_constant__ P problem, const __grid_constant__ Layout<T> m) {
+    channel_sums(const __grid_constant__ P problem, const __grid_constant__ Layout<Compute<S>> m) {
+  using T = Compute<S>;
   FASTDL_SHARED(Sums, shared, kWarps);
   const int64_t c = blockIdx.x / m.pieces, piece = blockIdx.x % m.pieces;
   const int64_t first_row = piece / m.panels * m.block_rows, s = piece % m.panels * m.panel;
   const int64_t rows = min_of(m.block_rows, m.N - first_row), width = min_of(m.panel, m.S - s);
   const int64_t packs = ceil_div(width, kPack<T>);
   const Channel<T> channel = problem.channel(c);
-  const T* dy = slopes(problem);
+  const S* dy = slopes(problem);
   Running<T> r;
   for (int64_t k = threadIdx.x; k < rows * packs; k += kThreads) {
     const int64_t row = k / packs, j = (k - row * packs) * kPack<T>, n = width - j;
@@ -85,22 +87,24 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 /// Step 1, short S: a block for 32 of the C S columns and a block of rows.
-template <class T, class P>
+template <class S, class P>
 __global__ void __launch_bounds__(kThreads)
-    column_sums(const __grid_constant__ P problem, const __grid_constant__ Layout<T> m) {
+    column_sums(const __grid_constant__ P problem, const __grid_constant__ Layout<Compute<S>> m) {
+  using T = Compute<S>;
   FASTDL_SHARED(Sums, shared, kThreads);
   const int64_t strips = ceil_div(m.columns, kColumns);
   const int64_t block = blockIdx.x / strips;
   const int64_t j = blockIdx.x % strips * kColumns + threadIdx.x % kColumns;
   const int warp = int(threadIdx.x) / kColumns;
   const int64_t first = block * m.block_rows, last = min_of(m.N, first + m.block_rows);
-  const T* dy = slopes(problem);
+  const S* dy = slopes(problem);
   Running<T> r;
   if (j < m.columns) {
     const Channel<T> channel = problem.channel(j / m.S);
     for (int64_t row = first + warp; row < last; row += kRowWarps) {
       const int64_t i = row * m.columns + j;
-      problem.add(r, Pack<T>{problem.x[i]}, Pack<T>{P::kArrays == 2 ? dy[i] : T(0)}, 1, channel);
+      const T g = P::kArrays == 2 ? widened(dy[i]) : T(0);
+      problem.add(r, Pack<T>{widened(problem.x[i])}, Pack<T>{g}, 1, channel);
     }
   }
   Sums sums = P::done(r);
@@ -134,13 +138,14 @@ __global__ void __launch_bounds__(kWarpSize)
 }
 
 /// Step 3.
-template <class T, class P>
+template <class S, class P>
 struct Output {
+  using T = Compute<S>;
   P problem;
   Layout<T> m;
 
   FASTDL_DEVICE void operator()(int64_t i, int64_t n) const {
-    const T* dy = slopes(problem);
+    const S* dy = slopes(problem);
     Pack<T> v = load(problem.x + i, n), g = P::kArrays == 2 ? load(dy + i, n) : v;
     const int64_t row = i / m.S;
     int64_t c = row % m.C, s = i - row * m.S;
@@ -152,22 +157,23 @@ struct Output {
   }
 };
 
-template <class T, class P>
+template <class S, class P>
 void run(const P& problem, const View& X, const Workspace& ws, bool sums) {
+  using T = Compute<S>;
   const BatchNormPlan plan(X);
   const bool grouped = plan.grouped(P::kArrays);
-  const Packs<T> packs(plan);
+  const Packs<S> packs(plan);
   const Layout<T> m(plan, grouped, ws.shared);
   if (m.C == 0) return;
   if (grouped && sums && problem.y && run_on_chip(problem, packs)) return;
   if (sums && grouped)
-    launch(&group_sums<T, P>, m.C * kGroups, kThreads, problem, packs, m.groups());
+    launch(&group_sums<S, P>, m.C * kGroups, kThreads, problem, packs, m.groups());
   else if (sums && X.size() && m.by_channel)
-    launch(&channel_sums<T, P>, m.C * m.pieces, kThreads, problem, m);
+    launch(&channel_sums<S, P>, m.C * m.pieces, kThreads, problem, m);
   else if (sums && X.size())
-    launch(&column_sums<T, P>, m.blocks * ceil_div(m.columns, kColumns), kThreads, problem, m);
+    launch(&column_sums<S, P>, m.blocks * ceil_div(m.columns, kColumns), kThreads, problem, m);
   launch(&finish_channels<T, P>, m.C, kWarpSize, problem, m, sums && X.size() > 0);
-  if (problem.y) for_each_pack<T>(X.size(), Output<T, P>{problem, m});
+  if (problem.y) for_each_pack<S>(X.size(), Output<S, P>{problem, m});
 }
 
 /// An empty batch has no statistics and leaves the running ones alone.
@@ -179,47 +185,49 @@ __global__ void no_statistics(T* mean, T* rstd) {
 
 __global__ void count_batch(int64_t* num_batches) { ++*num_batches; }
 
-template <class T>
+template <class S>
 void forward(const BatchNormForward& op, const Workspace& ws) {
+  using T = Compute<S>;
   const int64_t M = op.X.shape[0] * op.X.shape[2];
   if (op.training && M == 0) {
     if (op.X.shape[1])
       launch(&no_statistics<T>, op.X.shape[1], 1, op.mean.as<T>(), op.rstd.as<T>());
     return;
   }
-  Forward<T> p{};
-  p.x = op.X.as<T>(), p.gamma = op.gamma.as<T>(), p.beta = op.beta.as<T>(), p.y = op.Y.as<T>();
+  Forward<S> p{};
+  p.x = op.X.as<S>(), p.gamma = op.gamma.as<T>(), p.beta = op.beta.as<T>(), p.y = op.Y.as<S>();
   p.running_mean = op.running_mean.as<T>(), p.running_var = op.running_var.as<T>();
   p.mean = op.mean.as<T>(), p.rstd = op.rstd.as<T>();
   p.num_batches = op.num_batches.as<int64_t>();
   p.M = double(M), p.eps = op.eps, p.momentum = op.momentum;
   p.training = op.training, p.relu = op.activation == Activation::relu;
-  run<T>(p, op.X, ws, op.training);
+  run<S>(p, op.X, ws, op.training);
   if (op.training && op.num_batches) launch(&count_batch, 1, 1, op.num_batches.as<int64_t>());
 }
 
-template <class T>
+template <class S>
 void backward(const BatchNormBackward& op, const Workspace& ws) {
-  Backward<T> p{};
-  p.x = op.X.as<T>(), p.dy = op.dY.as<T>(), p.gamma = op.gamma.as<T>(), p.beta = op.beta.as<T>();
-  p.y = op.dX.as<T>();
+  using T = Compute<S>;
+  Backward<S> p{};
+  p.x = op.X.as<S>(), p.dy = op.dY.as<S>(), p.gamma = op.gamma.as<T>(), p.beta = op.beta.as<T>();
+  p.y = op.dX.as<S>();
   p.mean = op.mean.as<T>(), p.rstd = op.rstd.as<T>();
   p.dgamma = op.dgamma.as<T>(), p.dbeta = op.dbeta.as<T>();
   p.M = double(op.X.shape[0] * op.X.shape[2]);
   p.training = op.training, p.relu = op.activation == Activation::relu;
   p.accumulate = op.accumulate;
   p.sums = op.dgamma || op.dbeta || (op.dX && op.training);
-  run<T>(p, op.X, ws, p.sums);
+  run<S>(p, op.X, ws, p.sums);
 }
 
 }  // namespace
 
 void batch_norm_forward(const BatchNormForward& op, const Workspace& ws) {
-  with_real(op.X.dtype, [&](auto* t) { forward<std::remove_pointer_t<decltype(t)>>(op, ws); });
+  with_stored(op.X.dtype, [&](auto* s) { forward<std::remove_pointer_t<decltype(s)>>(op, ws); });
 }
 
 void batch_norm_backward(const BatchNormBackward& op, const Workspace& ws) {
-  with_real(op.X.dtype, [&](auto* t) { backward<std::remove_pointer_t<decltype(t)>>(op, ws); });
+  with_stored(op.X.dtype, [&](auto* s) { backward<std::remove_pointer_t<decltype(s)>>(op, ws); });
 }
 
 }  // namespace fastdl::FASTDL_ISA

@@ -41,10 +41,13 @@ struct Channel {
   T mean, scale, shift;
 };
 
-template <class T>
+template <class S>
 struct Forward {
-  const T *x, *gamma, *beta;
-  T *running_mean, *running_var, *y, *mean, *rstd;
+  using T = Compute<S>;
+  const S* x;
+  const T *gamma, *beta;
+  S* y;
+  T *running_mean, *running_var, *mean, *rstd;
   const int64_t* num_batches;
   double M, eps, momentum;
   bool training, relu;
@@ -101,10 +104,13 @@ struct Forward {
   }
 };
 
-template <class T>
+template <class S>
 struct Backward {
-  const T *x, *dy, *gamma, *beta, *mean, *rstd;
-  T *y, *dgamma, *dbeta;
+  using T = Compute<S>;
+  const S *x, *dy;
+  const T *gamma, *beta, *mean, *rstd;
+  S* y;
+  T *dgamma, *dbeta;
   double M;
   bool training, relu, accumulate, sums;
 
@@ -148,12 +154,12 @@ struct Backward {
 };
 
 /// The second array of the sums, where there is one.
-template <class T>
-FASTDL_DEVICE const T* slopes(const Forward<T>&) {
+template <class S>
+FASTDL_DEVICE const S* slopes(const Forward<S>&) {
   return nullptr;
 }
-template <class T>
-FASTDL_DEVICE const T* slopes(const Backward<T>& p) {
+template <class S>
+FASTDL_DEVICE const S* slopes(const Backward<S>& p) {
   return p.dy;
 }
 

@@ -18,6 +18,7 @@ FASTDL_INLINE void check_activation(const char* op, Activation activation) {
 ///            1 / num_batches (the cumulative average).  num_batches counts.  An empty batch
 ///            changes no statistics.
 /// inference  mean and var are the running statistics
+/// X and Y may be bf16, with f32 for the others.
 /// cost     training 2 reads (the second from L2 where a channel fits), 1 write; inference 1 and 1
 /// numerics the mean is a sum in double over blocks, the variance is merged from blocks (never
 ///          E[x^2] - E[x]^2); blocks depend on the shape alone
@@ -35,8 +36,11 @@ struct BatchNormForward {
     if (training && X.shape[0] * X.shape[2] == 1)
       fail_value(
           "batch_norm_forward: X must have more than 1 value per channel in training, got "
-          "float%d(1, %lld, 1)",
-          int(8 * size_of(X.dtype)), static_cast<long long>(X.shape[1]));
+          "%s(1, %lld, 1)",
+          X.dtype == DType::bf16  ? "bfloat16"
+          : X.dtype == DType::f32 ? "float32"
+                                  : "float64",
+          static_cast<long long>(X.shape[1]));
     if (!training && !(running_mean && running_var))
       fail_value("batch_norm_forward: %s must be given when training is False, got nothing",
                  running_mean ? "running_var" : "running_mean");
@@ -47,13 +51,13 @@ struct BatchNormForward {
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.in("X", op.X, "N C S");
+    v.in("X", op.X, "N C S", Kind::stored);
     v.opt("gamma", op.gamma, "C");
     v.opt("beta", op.beta, "C");
     v.opt_inout("running_mean", op.running_mean, "C");
     v.opt_inout("running_var", op.running_var, "C");
     v.opt_inout("num_batches", op.num_batches, "", Kind::i64);
-    v.out("Y", op.Y, "N C S");
+    v.out("Y", op.Y, "N C S", Kind::stored);
     v.opt_out("mean", op.mean, "C");
     v.opt_out("rstd", op.rstd, "C");
     v.attr("eps", op.eps);
@@ -69,6 +73,7 @@ struct BatchNormForward {
 ///      -> dX (N,C,S)?  dgamma (C)?  dbeta (C)?
 /// beta matters to an activation alone: Z is computed again, by the forward's operations on the
 /// forward's numbers, so that its sign is the forward's to the last bit.
+/// dY, X and dX may be bf16, with f32 for the others.
 /// cost     training 4 reads (the second two from L2 where a channel fits), 1 write
 /// numerics sums as the forward's; with `accumulate` dgamma and dbeta are added to, dX is stored
 /// source   docs/derivations/batch_norm.md
@@ -83,13 +88,13 @@ struct BatchNormBackward {
   void validate() const { check_activation(name, activation); }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.in("dY", op.dY, "N C S");
-    v.in("X", op.X, "N C S");
+    v.in("dY", op.dY, "N C S", Kind::stored);
+    v.in("X", op.X, "N C S", Kind::stored);
     v.opt("gamma", op.gamma, "C");
     v.opt("beta", op.beta, "C");
     v.in("mean", op.mean, "C");
     v.in("rstd", op.rstd, "C");
-    v.opt_out("dX", op.dX, "N C S");
+    v.opt_out("dX", op.dX, "N C S", Kind::stored);
     v.opt_sum("dgamma", op.dgamma, "C", op.accumulate);
     v.opt_sum("dbeta", op.dbeta, "C", op.accumulate);
     v.attr("training", op.training);

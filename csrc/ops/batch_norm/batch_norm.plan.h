@@ -23,11 +23,13 @@ struct BatchNormPlan {
   int64_t block_rows, blocks;  // by channel: rows of a piece, pieces along N
   int64_t panel, panels;       // columns of a panel, panels of all columns or of S
   int64_t pieces;              // of a channel
-  int64_t item;                // bytes of an element
+  int64_t item;                // bytes of a number that is computed with
+  int64_t pack_bytes;          // of 16 bytes of those in memory, where bf16 has half of them
 
   FASTDL_INLINE explicit BatchNormPlan(const View& X)
       : N(X.shape[0]), C(X.shape[1]), S(X.shape[2]), columns(C * S), by_channel(S >= kByChannel) {
-    item = size_of(X.dtype);
+    item = size_of(compute_dtype(X.dtype));
+    pack_bytes = 16 * size_of(X.dtype) / item;
     const int64_t merges =
         by_channel || columns == 0 ? 1 : up(kBlockElements, kRowsPerMerge * columns);
     block_rows = kRowsPerMerge * merges;
@@ -41,10 +43,10 @@ struct BatchNormPlan {
   FASTDL_INLINE static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
   /// Whether `arrays` arrays of one channel stay in L2 between two passes.
   FASTDL_INLINE bool resident(int arrays) const { return N * S * item * arrays <= kResidentBytes; }
-  /// Whether a GPU takes a channel of `arrays` arrays as kGroups groups, rounds of 4 KiB each.
+  /// Whether a GPU takes a channel of `arrays` arrays as kGroups groups, rounds of 256 packs each.
   FASTDL_INLINE bool grouped(int arrays) const {
-    const int64_t packs = N * up(S * item, 16), round = 4096;
-    return by_channel && N > 0 && up(packs * 16, kGroups * round) * round * arrays <= kGroupBytes;
+    const int64_t rounds = up(N * up(S * item, 16), kGroups * 256);
+    return by_channel && N > 0 && rounds * 256 * pack_bytes * arrays <= kGroupBytes;
   }
   /// Doubles of the partial sums, two for each column of a block or for each piece, or three for
   /// each group.

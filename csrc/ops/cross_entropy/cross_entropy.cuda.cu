@@ -11,6 +11,7 @@
 //   sums once.  Beyond, and on devices without clusters, one block does a piece after the other, in
 //   two reads and two exp, with the same bits
 // N, a sum of label weights, has a launch of its own before, the total one after: no atomics.
+// Arrays of bf16 are done as those of f32: registers hold floats, sums and loss are f32.
 // Numerics: how a row is cut among threads depends on C alone; exp and log are cuda/math.cuh.
 #include "cuda/math.cuh"
 #include "cuda/reduce.cuh"
@@ -25,10 +26,13 @@ constexpr int kRowsOfWarps = 8;                   // a block of 256 threads wher
 constexpr int kRowThreads = 512, kHeldPacks = 16, kMaxPieces = 8;  // of a row in a cluster
 
 /// What all rows of a call share.
-template <class T>
+template <class S>
 struct Call {
-  const T *X, *P, *w;
-  T *dX, *loss, *count;  // count: N, where the labels decide it; else null
+  using T = Compute<S>;
+  const S* X;
+  const T *P, *w;
+  S* dX;
+  T *loss, *count;  // count: N, where the labels decide it; else null
   const void* t;
   bool t_is_32;
   int pieces = 1;  // of a row
@@ -72,9 +76,9 @@ FASTDL_DEVICE Sums<T> join(const Sums<T>& a, const Sums<T>& b) {
 }
 
 /// w q of class j, without the label's own share.
-template <Target K, class T>
-FASTDL_DEVICE T weighted_target(const Call<T>& c, const T* p, int64_t j) {
-  T q = c.uniform;
+template <Target K, class S>
+FASTDL_DEVICE Compute<S> weighted_target(const Call<S>& c, const Compute<S>* p, int64_t j) {
+  Compute<S> q = c.uniform;
   if (K == Target::soft) q = fma(p[j], c.certain, q);
   return q * c.weight_of_class(j);
 }
@@ -101,15 +105,16 @@ struct Threads {
 
 /// A thread's packs of a piece of a row.  They stay in registers, as x and then as e; in turns they
 /// are loaded each time.
-template <class T, int kPacks, Team kTeam>
+template <class S, int kPacks, Team kTeam>
 struct Part {
+  using T = Compute<S>;
   using Its = Threads<kTeam>;
   static constexpr bool kWhole = kTeam == Team::warp;
   static constexpr bool kHeld = kTeam != Team::turns;
   using Index = std::conditional_t<kWhole, int, int64_t>;
 
-  const Call<T>& c;
-  const T* x;
+  const Call<S>& c;
+  const S* x;
   Pack<T> held[kHeld ? kPacks : 1];
 
   /// The first class of a pack.
@@ -189,20 +194,21 @@ FASTDL_DEVICE Sums<T> join_cluster(const Sums<T>& own, Sums<T>* all, int pieces)
   return s;
 }
 
-template <Target K, int kPacks, Team kTeam, class T>
+template <Target K, int kPacks, Team kTeam, class S>
 __global__ void __launch_bounds__(kTeam == Team::warp ? kWarpSize * kRowsOfWarps : kRowThreads)
-    rows_kernel(const __grid_constant__ Call<T> c) {
+    rows_kernel(const __grid_constant__ Call<S> c) {
+  using T = Compute<S>;
   using Its = Threads<kTeam>;
-  using Index = typename Part<T, kPacks, kTeam>::Index;
+  using Index = typename Part<S, kPacks, kTeam>::Index;
   constexpr bool kTurns = kTeam == Team::turns;
   FASTDL_SHARED(T, shared, kWarpSize);
   FASTDL_SHARED(Sums<T>, all, kTeam == Team::cluster ? kMaxPieces : 1);
   const int64_t i = Its::row(c.pieces);
   if (i >= c.B) return;  // warps without a row; no team is divided
   const T* p = K == Target::soft ? c.P + i * c.C : nullptr;
-  T* dx = c.dX ? c.dX + i * c.C : nullptr;
+  S* dx = c.dX ? c.dX + i * c.C : nullptr;
   const int piece = Its::piece(), pieces = kTurns ? c.pieces : 1;
-  Part<T, kPacks, kTeam> part{c, c.X + i * c.C, {}};
+  Part<S, kPacks, kTeam> part{c, c.X + i * c.C, {}};
 
   const int64_t label = K == Target::soft ? -1 : c.label(i);
   if (K != Target::soft && label == c.ignore_index) {
@@ -220,7 +226,7 @@ __global__ void __launch_bounds__(kTeam == Team::warp ? kWarpSize * kRowsOfWarps
   const T own = K == Target::soft ? T(0) : c.certain * c.weight_of_class(t);
   const T weight = own + row.q, g = 1 / (c.count ? *c.count : c.n);
   if (Its::lead()) {
-    const T linear = row.qz + (own != T(0) ? own * (part.x[t] - row.hi) : T(0));
+    const T linear = row.qz + (own != T(0) ? own * (widened(part.x[t]) - row.hi) : T(0));
     c.loss[i] = fma(weight, log_of(row.e), -linear);
   }
   if (!dx) return;
@@ -242,9 +248,10 @@ __global__ void __launch_bounds__(kTeam == Team::warp ? kWarpSize * kRowsOfWarps
 }
 
 /// N = the sum of w_t over the rows that count.
-template <class T>
+template <class S>
 __global__ void __launch_bounds__(kMaxBlockThreads)
-    count_kernel(const __grid_constant__ Call<T> c) {
+    count_kernel(const __grid_constant__ Call<S> c) {
+  using T = Compute<S>;
   FASTDL_SHARED(T, shared, kWarpSize);
   T sum = 0;
   for (int64_t i = threadIdx.x; i < c.B; i += blockDim.x) sum += c.weight_of_row(i);
@@ -253,41 +260,42 @@ __global__ void __launch_bounds__(kMaxBlockThreads)
 }
 
 /// Rows of several pieces.
-template <Target K, class T>
-void long_rows(Call<T> c) {
-  const int64_t packs = ceil_div(c.C, kPack<T>), half = kHeldPacks * kRowThreads / 2;
+template <Target K, class S>
+void long_rows(Call<S> c) {
+  const int64_t packs = ceil_div(c.C, kPack<S>), half = kHeldPacks * kRowThreads / 2;
   const int threads = packs <= kMaxPieces * half ? kRowThreads / 2 : kRowThreads;
   const int64_t pieces = ceil_div(packs, kHeldPacks * threads);
   c.pieces = 2;
   while (c.pieces < pieces && c.pieces < kMaxPieces) c.pieces *= 2;
   if (pieces <= c.pieces && c.pieces <= max_cluster()) {
     const Grid grid(c.B * c.pieces, threads, c.pieces);
-    launch(&rows_kernel<K, kHeldPacks, Team::cluster, T>, grid, c);
+    launch(&rows_kernel<K, kHeldPacks, Team::cluster, S>, grid, c);
   } else {
     c.pieces = max_of(c.pieces, int(pieces));
-    launch(&rows_kernel<K, kHeldPacks, Team::turns, T>, c.B, threads, c);
+    launch(&rows_kernel<K, kHeldPacks, Team::turns, S>, c.B, threads, c);
   }
 }
 
-template <Target K, class T>
-void all_rows(const Call<T>& c) {
-  const int threads = min_of(threads_for_row<T>(c.C), kRowThreads);
-  const int64_t packs = ceil_div(c.C, kPack<T>);
+template <Target K, class S>
+void all_rows(const Call<S>& c) {
+  const int threads = min_of(threads_for_row<S>(c.C), kRowThreads);
+  const int64_t packs = ceil_div(c.C, kPack<S>);
   if (threads == kWarpSize)
-    launch(&rows_kernel<K, 4, Team::warp, T>, ceil_div(c.B, kRowsOfWarps), kWarpSize * kRowsOfWarps,
+    launch(&rows_kernel<K, 4, Team::warp, S>, ceil_div(c.B, kRowsOfWarps), kWarpSize * kRowsOfWarps,
            c);
   else if (packs <= 4 * threads)
-    launch(&rows_kernel<K, 4, Team::block, T>, c.B, threads, c);
+    launch(&rows_kernel<K, 4, Team::block, S>, c.B, threads, c);
   else if (packs <= kHeldPacks * kRowThreads / 2)
-    launch(&rows_kernel<K, kHeldPacks, Team::block, T>, c.B, kRowThreads / 2, c);
+    launch(&rows_kernel<K, kHeldPacks, Team::block, S>, c.B, kRowThreads / 2, c);
   else
     long_rows<K>(c);
 }
 
-template <class T>
+template <class S>
 void forward(const CrossEntropyForward& op, const Workspace& ws) {
-  Call<T> c{};
-  c.X = op.X.as<T>(), c.P = op.P.as<T>(), c.w = op.w.as<T>(), c.dX = op.dX.as<T>();
+  using T = Compute<S>;
+  Call<S> c{};
+  c.X = op.X.as<S>(), c.P = op.P.as<T>(), c.w = op.w.as<T>(), c.dX = op.dX.as<S>();
   c.B = op.X.shape[0], c.C = op.X.shape[1], c.ignore_index = op.ignore_index;
   c.t = op.t.data, c.t_is_32 = op.t.dtype == DType::i32;
   c.loss = op.loss ? op.loss.as<T>() : reinterpret_cast<T*>(ws.shared);
@@ -296,7 +304,7 @@ void forward(const CrossEntropyForward& op, const Workspace& ws) {
   c.n = op.reduction == Reduction::mean ? T(c.B) : T(1);
   if (op.t && op.reduction == Reduction::mean && c.B) {
     c.count = reinterpret_cast<T*>(ws.shared + aligned_bytes(c.B * int64_t(sizeof(T))));
-    launch(&count_kernel<T>, 1, threads_for_row<T>(c.B), c);
+    launch(&count_kernel<S>, 1, threads_for_row<T>(c.B), c);
   }
   if (c.B && op.P)
     all_rows<Target::soft>(c);
@@ -310,7 +318,7 @@ void forward(const CrossEntropyForward& op, const Workspace& ws) {
 }  // namespace
 
 void cross_entropy_forward(const CrossEntropyForward& op, const Workspace& ws) {
-  with_real(op.X.dtype, [&](auto* t) { forward<std::remove_pointer_t<decltype(t)>>(op, ws); });
+  with_stored(op.X.dtype, [&](auto* t) { forward<std::remove_pointer_t<decltype(t)>>(op, ws); });
 }
 
 }  // namespace fastdl::FASTDL_ISA

@@ -10,6 +10,7 @@ namespace fastdl {
 /// q is onehot(t) or P, smoothed: (1 - s) q + s / C, where for labels the first term weighs w_t.
 /// Rows with t = ignore_index count for nothing.  total = sum_i loss_i / N; N = 1 unless the
 /// reduction is "mean", then the sum of w_t over the rows that count, or B for probabilities.
+/// X and dX may be bf16, with f32 for the others.
 /// cost     1 read, 1 write while a row fits the cache; loss alone: 1 read
 /// numerics shifted by the maximum, so nothing overflows; no difference of large terms: log p is
 ///          split as (X - max) - ln sum, both of one sign; 0 * inf in w q log p counts as 0
@@ -33,7 +34,7 @@ struct CrossEntropyForward {
   /// Per-row losses and row weights; then the sums of the pieces of a long row, or two rows of
   /// exp(X - max) on their way to dX.
   Scratch scratch() const {
-    const int64_t size = size_of(X.dtype), rows = aligned_bytes(X.shape[0] * size);
+    const int64_t size = size_of(compute_dtype(X.dtype)), rows = aligned_bytes(X.shape[0] * size);
     const int64_t C = X.shape[1];
     if (C * size > kLongRowBytes) return {2 * rows + 5 * size * (C / kPiece + 1), 0};
     return {2 * rows, 2 * scratch_row_bytes(C, size)};
@@ -50,13 +51,13 @@ struct CrossEntropyForward {
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.in("X", op.X, "B C");
+    v.in("X", op.X, "B C", Kind::stored);
     v.opt("t", op.t, "B", Kind::index);
     v.opt("P", op.P, "B C");
     v.opt("w", op.w, "C");
     v.opt_out("loss", op.loss, "B");
     v.opt_out("total", op.total, "");
-    v.opt_out("dX", op.dX, "B C");
+    v.opt_out("dX", op.dX, "B C", Kind::stored);
     v.attr("ignore_index", op.ignore_index);
     v.attr("label_smoothing", op.label_smoothing);
     v.attr("reduction", op.reduction);

@@ -1,4 +1,5 @@
-// layer_norm: rows in registers; bound by bandwidth, 8 bytes an f32 element forward, 12 backward.
+// layer_norm: rows in registers; bound by bandwidth, 8 bytes an f32 element forward, 12 backward;
+// half of it in bf16, where registers hold floats all the same.
 //   forward   a team of threads (cuda/rows.cuh) has a row: sum X; sums of d = X - m and d^2, m the
 //             rounded mean; Y.  One launch.  Rows beyond 16 K of f32 are read again from the caches
 //   backward  kGrid blocks walk over the rows, a team to a row: sums of g = gamma dY and g d; dX; and
@@ -37,22 +38,27 @@ FASTDL_DEVICE Pack<T> load_or(const T* p, int64_t j, int64_t n, T otherwise) {
   return pack;
 }
 
-template <class T>
+template <class S>
 struct Forward {
-  const T *x, *gamma, *beta;
-  T *y, *mean, *rstd;  // the last two may be null
+  using T = Compute<S>;
+  const S* x;
+  const T *gamma, *beta;
+  S* y;
+  T *mean, *rstd;  // may be null
   int64_t B, n;
   T eps;
 };
 
-template <int kPacks, bool kWarp, class T>
+template <int kPacks, bool kWarp, class S>
 __global__ void __launch_bounds__(kTeamThreads<kWarp>)
-    forward_kernel(const __grid_constant__ Forward<T> c, int lanes) {
+    forward_kernel(const __grid_constant__ Forward<S> c, int lanes) {
+  using T = Compute<S>;
   FASTDL_SHARED(Pair<T>, shared, kWarpSize);
   const Team<kWarp> team{lanes};
   const int64_t row = team.row(), n = row < c.B ? c.n : 0, first = row * c.n;
-  const T *x = c.x + first, count = T(c.n);
-  RowPart<T, kPacks, kWarp> part;
+  const S* x = c.x + first;
+  const T count = T(c.n);
+  RowPart<S, kPacks, kWarp> part;
   Pair<T> sum{};
   part.visit(team, x, n, true, T(0), [&](int64_t, int64_t, const Pack<T>& v) {
     T s = 0;
@@ -89,10 +95,13 @@ __global__ void __launch_bounds__(kTeamThreads<kWarp>)
 
 constexpr int kThreads = 512, kWarps = kThreads / kWarpSize;
 
-template <class T>
+template <class S>
 struct Backward {
-  const T *dy, *x, *gamma, *mean, *rstd;
-  T *dx, *partial;  // either may be null; partial: dgamma and dbeta of each block
+  using T = Compute<S>;
+  const S *dy, *x;
+  const T *gamma, *mean, *rstd;
+  S* dx;       // may be null, as may what follows
+  T* partial;  // dgamma and dbeta of each block
   int64_t B, n;
 };
 
@@ -101,7 +110,8 @@ template <class T>
 struct Row {
   T mean, rstd, sum, slope;
 
-  FASTDL_DEVICE Row(const Backward<T>& c, int64_t i)
+  template <class S>
+  FASTDL_DEVICE Row(const Backward<S>& c, int64_t i)
       : mean(i < c.B ? c.mean[i] : T(0)), rstd(i < c.B ? c.rstd[i] : T(0)), sum(0), slope(0) {}
   FASTDL_DEVICE void set(const Pair<T>& sums, int64_t n) {
     sum = sums.a / T(n), slope = sums.b / T(n) * rstd * rstd;
@@ -157,9 +167,10 @@ FASTDL_DEVICE void join_columns(Pack<T>* columns, int threads) {
 
 /// Rows that fit kPacks packs of each of the `threads` of a team.  With 2 packs of f32 two blocks share a
 /// multiprocessor: one reads while the other joins.
-template <int kPacks, class T>
-__global__ void __launch_bounds__(kThreads, kPacks == 2 && sizeof(T) == 4 ? 2 : 1)
-    backward_kernel(const __grid_constant__ Backward<T> c, int threads) {
+template <int kPacks, class S>
+__global__ void __launch_bounds__(kThreads, kPacks == 2 && sizeof(Compute<S>) == 4 ? 2 : 1)
+    backward_kernel(const __grid_constant__ Backward<S> c, int threads) {
+  using T = Compute<S>;
   FASTDL_SHARED(Pair<T>, shared, kWarps);
   FASTDL_SHARED(Pack<T>, columns, kThreads);
   const int rank = int(threadIdx.x) % threads, teams = kThreads / threads;
@@ -206,13 +217,14 @@ __global__ void __launch_bounds__(kThreads, kPacks == 2 && sizeof(T) == 4 ? 2 : 
 }
 
 /// Longer rows: a block each.
-template <class T>
+template <class S>
 __global__ void __launch_bounds__(kThreads)
-    long_backward_kernel(const __grid_constant__ Backward<T> c) {
+    long_backward_kernel(const __grid_constant__ Backward<S> c) {
+  using T = Compute<S>;
   FASTDL_SHARED(Pair<T>, shared, kWarps);
   T* to = c.partial ? c.partial + int64_t(blockIdx.x) * 2 * c.n : nullptr;
   for (int64_t i = blockIdx.x; i < c.B; i += gridDim.x) {
-    const T *dy = c.dy + i * c.n, *x = c.x + i * c.n;
+    const S *dy = c.dy + i * c.n, *x = c.x + i * c.n;
     Row<T> row(c, i);
     Pair<T> sums{};
     if (c.dx) {
@@ -256,8 +268,9 @@ __global__ void __launch_bounds__(kColumns* kRowWarps)
 }
 
 /// Launches the rows; returns how many blocks left their sums.
-template <class T>
-int64_t launch_rows(const Backward<T>& c) {
+template <class S>
+int64_t launch_rows(const Backward<S>& c) {
+  using T = Compute<S>;
   constexpr int64_t kGrid = LayerNormBackward::kGrid;
   int threads = 1;
   while (threads < kThreads && int64_t(threads) * 2 * kPack<T> < c.n) threads *= 2;
@@ -265,16 +278,16 @@ int64_t launch_rows(const Backward<T>& c) {
   const int64_t blocks = min_of(kGrid, ceil_div(c.B, kThreads / threads));
   if (blocks == 0) return 0;
   if (packs <= 2) {
-    launch(&backward_kernel<2, T>, blocks, kThreads, c, threads);
+    launch(&backward_kernel<2, S>, blocks, kThreads, c, threads);
     return blocks;
   }
   if constexpr (sizeof(T) == 4) {  // 4 packs of f64 would spill
     if (packs <= 4) {
-      launch(&backward_kernel<4, T>, blocks, kThreads, c, threads);
+      launch(&backward_kernel<4, S>, blocks, kThreads, c, threads);
       return blocks;
     }
   }
-  launch(&long_backward_kernel<T>, blocks, kThreads, c);
+  launch(&long_backward_kernel<S>, blocks, kThreads, c);
   return blocks;
 }
 
@@ -283,19 +296,20 @@ int64_t launch_rows(const Backward<T>& c) {
 void layer_norm_forward(const LayerNormForward& op, const Workspace&) {
   const int64_t B = op.X.shape[0], n = op.X.shape[1];
   if (B == 0) return;
-  with_real(op.X.dtype, [&](auto* t) {
-    using T = std::remove_pointer_t<decltype(t)>;
-    const Forward<T> c{op.X.as<T>(),
+  with_stored(op.X.dtype, [&](auto* s) {
+    using S = std::remove_pointer_t<decltype(s)>;
+    using T = Compute<S>;
+    const Forward<S> c{op.X.as<S>(),
                        op.gamma.as<T>(),
                        op.beta.as<T>(),
-                       op.Y.as<T>(),
+                       op.Y.as<S>(),
                        op.mean.as<T>(),
                        op.rstd.as<T>(),
                        B,
                        n,
                        T(op.eps)};
-    for_each_row<T>(B, n, [&](auto packs, auto warp, int64_t blocks, int threads, int lanes) {
-      launch(&forward_kernel<packs, warp, T>, blocks, threads, c, lanes);
+    for_each_row<S>(B, n, [&](auto packs, auto warp, int64_t blocks, int threads, int lanes) {
+      launch(&forward_kernel<packs, warp, S>, blocks, threads, c, lanes);
     });
   });
 }
@@ -303,11 +317,12 @@ void layer_norm_forward(const LayerNormForward& op, const Workspace&) {
 void layer_norm_backward(const LayerNormBackward& op, const Workspace& ws) {
   const int64_t n = op.X.shape[1];
   if (n == 0) return;
-  with_real(op.X.dtype, [&](auto* t) {
-    using T = std::remove_pointer_t<decltype(t)>;
+  with_stored(op.X.dtype, [&](auto* s) {
+    using S = std::remove_pointer_t<decltype(s)>;
+    using T = Compute<S>;
     T* partial = op.dgamma || op.dbeta ? reinterpret_cast<T*>(ws.shared) : nullptr;
-    const Backward<T> c{op.dY.as<T>(),   op.X.as<T>(),    op.gamma.as<T>(),
-                        op.mean.as<T>(), op.rstd.as<T>(), op.dX.as<T>(),
+    const Backward<S> c{op.dY.as<S>(),   op.X.as<S>(),    op.gamma.as<T>(),
+                        op.mean.as<T>(), op.rstd.as<T>(), op.dX.as<S>(),
                         partial,         op.X.shape[0],   n};
     const int64_t blocks = launch_rows(c);
     if (partial)

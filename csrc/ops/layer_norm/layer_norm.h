@@ -5,7 +5,7 @@ namespace fastdl {
 
 /// Y_ij = gamma_j xhat_ij + beta_j,  xhat_ij = (X_ij - mean_i) rstd_i,  rstd_i = 1 / sqrt(var_i + eps)
 ///      X (B,n)  gamma (n)?  beta (n)?  ->  Y (B,n)  mean (B)?  rstd (B)?
-/// with the mean and the biased variance of each row.
+/// with the mean and the biased variance of each row.  X and Y may be bf16, with f32 for the others.
 /// cost     1 read, 1 write while a row fits the cache
 /// numerics two passes: the squares and the sum of X - m, m the rounded mean, which correct each other,
 ///          so that a row of equal numbers has variance 0 at any offset; what the mean loses when it
@@ -23,10 +23,10 @@ struct LayerNormForward {
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.in("X", op.X, "B n");
+    v.in("X", op.X, "B n", Kind::stored);
     v.opt("gamma", op.gamma, "n");
     v.opt("beta", op.beta, "n");
-    v.out("Y", op.Y, "B n");
+    v.out("Y", op.Y, "B n", Kind::stored);
     v.opt_out("mean", op.mean, "B");
     v.opt_out("rstd", op.rstd, "B");
     v.attr("eps", op.eps);
@@ -36,6 +36,7 @@ struct LayerNormForward {
 /// g = gamma dY,  dgamma_j = sum_i dY_ij xhat_ij,  dbeta_j = sum_i dY_ij,
 /// dX_ij = rstd_i (g_ij - sum_k g_ik / n - xhat_ij sum_k g_ik xhat_ik / n)
 ///      dY (B,n)  X (B,n)  gamma (n)?  mean (B)  rstd (B)  ->  dX (B,n)?  dgamma (n)?  dbeta (n)?
+/// dY, X and dX may be bf16, with f32 for the others.
 /// cost     2 reads, 1 write while a few rows fit the cache
 /// numerics sums over a row as the forward's; dgamma and dbeta are sums over blocks of rows, joined in
 ///          double; with `accumulate` they are added to, dX is stored
@@ -57,17 +58,17 @@ struct LayerNormBackward {
   FASTDL_INLINE int64_t grid() const { return X.shape[0] < kGrid ? X.shape[0] : kGrid; }
   /// A row of ones in the place of gamma, and the sums of the blocks.
   Scratch scratch() const {
-    const int64_t row = X.shape[1] * size_of(X.dtype);
+    const int64_t row = X.shape[1] * size_of(compute_dtype(X.dtype));
     return {aligned_bytes(row) + 2 * row * (blocks() > grid() ? blocks() : grid()), 0};
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.in("dY", op.dY, "B n");
-    v.in("X", op.X, "B n");
+    v.in("dY", op.dY, "B n", Kind::stored);
+    v.in("X", op.X, "B n", Kind::stored);
     v.opt("gamma", op.gamma, "n");
     v.in("mean", op.mean, "B");
     v.in("rstd", op.rstd, "B");
-    v.opt_out("dX", op.dX, "B n");
+    v.opt_out("dX", op.dX, "B n", Kind::stored);
     v.opt_sum("dgamma", op.dgamma, "n", op.accumulate);
     v.opt_sum("dbeta", op.dbeta, "n", op.accumulate);
     v.attr("accumulate", op.accumulate);

@@ -5,25 +5,29 @@
 namespace fastdl::FASTDL_ISA {
 namespace {
 
-template <class T>
+template <class S>
 struct ScaleAll {
-  const T *x, *s;
-  T* y;
+  using T = Compute<S>;
+  const S* x;
+  const T* s;
+  S* y;
   FASTDL_DEVICE void operator()(int64_t i, int64_t n) const {
     const T factor = *s;
     store(y + i, map(load(x + i, n), [=](T v) { return v * factor; }), n);
   }
 };
 
-template <class T>
+template <class S>
 struct ScaleEach {
-  const T *x, *s;
-  T* y;
+  using T = Compute<S>;
+  const S* x;
+  const T* s;
+  S* y;
   int64_t C;
   FASTDL_DEVICE void operator()(int64_t i, int64_t n) const {
     Pack<T> p = load(x + i, n);
     int64_t row = i / C, column = i - row * C;
-    unroll<kPack<T>>([&](int k) {
+    unroll<kPack<S>>([&](int k) {
       if (k < n) p.at[k] *= s[row];
       if (++column == C) ++row, column = 0;
     });
@@ -34,14 +38,15 @@ struct ScaleEach {
 }  // namespace
 
 void scale_rows(const ScaleRows& op, const Workspace&) {
-  with_real(op.X.dtype, [&](auto* t) {
-    using T = std::remove_pointer_t<decltype(t)>;
-    const T *x = op.X.as<T>(), *s = op.s.as<T>();
-    T* y = op.Y.as<T>();
+  with_stored(op.X.dtype, [&](auto* t) {
+    using S = std::remove_pointer_t<decltype(t)>;
+    const S* x = op.X.as<S>();
+    const auto* s = op.s.as<Compute<S>>();
+    S* y = op.Y.as<S>();
     if (op.s.shape[0] == 1)
-      for_each_pack<T>(op.X.size(), ScaleAll<T>{x, s, y});
+      for_each_pack<S>(op.X.size(), ScaleAll<S>{x, s, y});
     else
-      for_each_pack<T>(op.X.size(), ScaleEach<T>{x, s, y, op.X.shape[1]});
+      for_each_pack<S>(op.X.size(), ScaleEach<S>{x, s, y, op.X.shape[1]});
   });
 }
 

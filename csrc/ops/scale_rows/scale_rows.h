@@ -5,7 +5,7 @@ namespace fastdl {
 
 /// Y_ij = X_ij s_i, or X_ij s when there is one s            X (B,C)  s (B or 1)  ->  Y (B,C)
 /// cost     1 read, 1 write; Y may be X
-/// numerics one product per element
+/// numerics one product per element; X and Y may be bf16, with s in f32
 struct ScaleRows {
   static constexpr const char* name = "scale_rows";
   static constexpr bool inplace = true;
@@ -18,9 +18,9 @@ struct ScaleRows {
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.in("X", op.X, "B C");
+    v.in("X", op.X, "B C", Kind::stored);
     v.in("s", op.s, "S");
-    v.out("Y", op.Y, "B C");
+    v.out("Y", op.Y, "B C", Kind::stored);
   }
 };
 

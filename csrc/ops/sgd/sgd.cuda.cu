@@ -1,5 +1,5 @@
-// sgd: one pass over the arena, 12 bytes an f32 parameter, 20 with momentum, 8 more with ema; bound
-// by bandwidth.
+// sgd: one pass over the arena, 12 bytes an f32 or bf16 parameter, 20 with momentum, 8 more with
+// ema; bound by bandwidth.
 // The hyper-parameters are read from memory by every thread, so a replayed step follows them.
 #include "cuda/segments.cuh"
 #include "ops/sgd/sgd.h"
@@ -7,10 +7,12 @@
 namespace fastdl::FASTDL_ISA {
 namespace {
 
-template <class T>
+template <class S>
 struct Sgd {
-  T *theta, *buf, *ema;  // the last may be null, as may squares
-  const T* g;
+  using T = Compute<S>;
+  Weights<S> weights;
+  const S* g;
+  T *buf, *ema;  // the last may be null, as may squares
   const double *hyper, *squares;
 
   /// What hyper says: see ops/sgd/sgd.h.
@@ -30,8 +32,8 @@ struct Sgd {
   FASTDL_DEVICE void stretch(int64_t first, int64_t last, int64_t taken) const {
     const Rule r(hyper, squares);
     const bool moves = hyper[1] != 0, decays = hyper[3] != 0;
-    for_packs_of_stretch<T>(first, last, [&](int64_t i, int64_t n) {
-      Pack<T> p = load(theta + i, n), b{};
+    for_packs_of_stretch<S>(first, last, [&](int64_t i, int64_t n) {
+      Pack<T> p = weights.at(i, n), b{};
       const Pack<T> slope = load(g + i, n);
       if (moves && taken > 0) b = load(buf + i, n);
       unroll<kPack<T>>([&](int k) {
@@ -44,7 +46,7 @@ struct Sgd {
         p.at[k] = fma(-r.lr, move, p.at[k]);
       });
       if (moves) store(buf + i, b, n);
-      store(theta + i, p, n);
+      weights.put(i, p, n);
       if (ema) {
         const auto average = [&](T e, T now) { return averaged(e, now, r.ema_weight); };
         store(ema + i, map(load(ema + i, n), p, average), n);
@@ -56,10 +58,15 @@ struct Sgd {
 }  // namespace
 
 void sgd_step(const SgdStep& op, const Workspace&) {
-  with_real(op.theta.dtype, [&](auto* t) {
-    using T = std::remove_pointer_t<decltype(t)>;
-    const Sgd<T> body{op.theta.as<T>(), op.buf.as<T>(),        op.ema.as<T>(),
-                      op.g.as<T>(),     op.hyper.as<double>(), op.squares.as<double>()};
+  with_stored(op.theta.dtype, [&](auto* s) {
+    using S = std::remove_pointer_t<decltype(s)>;
+    using T = Compute<S>;
+    const Sgd<S> body{{op.theta.as<S>(), op.master.as<T>()},
+                      op.g.as<S>(),
+                      op.buf.as<T>(),
+                      op.ema.as<T>(),
+                      op.hyper.as<double>(),
+                      op.squares.as<double>()};
     step_segments(op.ends, op.steps, op.theta.shape[0], body);
   });
 }

@@ -6,15 +6,15 @@
 namespace fastdl::FASTDL_ISA {
 namespace {
 
-template <class T>
+template <class S>
 __global__ void __launch_bounds__(kMaxBlockThreads)
-    piece_kernel(const T* x, int64_t size, double* pieces) {
+    piece_kernel(const S* x, int64_t size, double* pieces) {
   FASTDL_SHARED(double, shared, kWarpSize);
   const int64_t first = int64_t(blockIdx.x) * SumSquares::kPiece;
   double sum = 0;
-  for_packs_of_row<T>(min_of(SumSquares::kPiece, size - first), [&](int64_t i, int64_t n) {
-    const Pack<T> p = load(x + first + i, n);
-    unroll<kPack<T>>([&](int k) { sum = fma(double(p.at[k]), double(p.at[k]), sum); });
+  for_packs_of_row<S>(min_of(SumSquares::kPiece, size - first), [&](int64_t i, int64_t n) {
+    const auto p = load(x + first + i, n);
+    unroll<kPack<S>>([&](int k) { sum = fma(double(p.at[k]), double(p.at[k]), sum); });
   });
   sum = join_block(sum, shared, Add{});
   if (threadIdx.x == 0) pieces[blockIdx.x] = sum;
@@ -29,12 +29,12 @@ __global__ void __launch_bounds__(kMaxBlockThreads)
   if (threadIdx.x == 0) *total = accumulate ? *total + sum : sum;
 }
 
-template <class T>
+template <class S>
 void sum_pieces(const SumSquares& op, const Workspace& ws) {
   const int64_t size = op.X.size(), n = op.pieces();
   double* pieces = reinterpret_cast<double*>(ws.shared);
-  const int threads = threads_for_row<T>(min_of(size, SumSquares::kPiece));
-  if (n) launch(&piece_kernel<T>, n, threads, op.X.as<T>(), size, pieces);
+  const int threads = threads_for_row<S>(min_of(size, SumSquares::kPiece));
+  if (n) launch(&piece_kernel<S>, n, threads, op.X.as<S>(), size, pieces);
   launch(&join_kernel, 1, threads_for_row<double>(n), pieces, n, op.total.as<double>(),
          op.accumulate);
 }
@@ -42,7 +42,7 @@ void sum_pieces(const SumSquares& op, const Workspace& ws) {
 }  // namespace
 
 void sum_squares(const SumSquares& op, const Workspace& ws) {
-  with_real(op.X.dtype, [&](auto* t) { sum_pieces<std::remove_pointer_t<decltype(t)>>(op, ws); });
+  with_stored(op.X.dtype, [&](auto* s) { sum_pieces<std::remove_pointer_t<decltype(s)>>(op, ws); });
 }
 
 }  // namespace fastdl::FASTDL_ISA

@@ -5,7 +5,7 @@ namespace fastdl {
 
 /// total = sum_i X_i^2, or with `accumulate` total += sum_i X_i^2          X (*)  ->  total ()
 /// cost     1 read
-/// numerics squares and sums in double, at either dtype: 32 chains for each 16k elements, their sums
+/// numerics squares and sums in double, at every dtype: 32 chains for each 16k elements, their sums
 ///          and those of the pieces joined by fixed trees, so that 1e8 terms keep 13 digits
 /// source   the squared Euclidean norm, for clipping gradients: Pascanu, Mikolov, Bengio, "On the
 ///          difficulty of training recurrent neural networks", 2013, alg. 1
@@ -20,7 +20,7 @@ struct SumSquares {
   Scratch scratch() const { return {8 * pieces(), 0}; }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.in("X", op.X, "*");
+    v.in("X", op.X, "*", Kind::stored);
     if (op.accumulate)
       v.inout("total", op.total, "", Kind::f64);
     else

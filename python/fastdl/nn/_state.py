@@ -1,18 +1,32 @@
-"""Loading a state dict: every check first, then every change."""
+"""Loading a state dict: every check first, then every change; and converting a module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdl import _core
-from fastdl._array import Array, assign, describe, on_host, to_device
+from fastdl._array import (
+    Array,
+    assign,
+    cast,
+    compute_dtype,
+    contiguous,
+    describe,
+    is_float,
+    target_dtype,
+    to_device,
+)
 from fastdl.errors import capture_error
-from fastdl.tape import mode
-from fastdl.tensor import ArrayLike, Tensor
+from fastdl.nn.parameter import Parameter
+from fastdl.tape import layout_changed, mode, parameters_written
+from fastdl.tensor import ArrayLike, Tensor, wrap
+
+if TYPE_CHECKING:
+    from fastdl.nn.module import Module
 
 Entry: TypeAlias = Tensor | Array
 
@@ -37,22 +51,35 @@ def apply_state(own: Mapping[str, Entry], values: Mapping[str, Array]) -> None:
     for name, value in values.items():
         target = own[name]
         assign(target._array if isinstance(target, Tensor) else target, value)
+    parameters_written()
+
+
+def convert(module: Module, target: npt.DTypeLike) -> None:
+    """Do what `Module.to` does, with the arrays of ``module`` and all below it."""
+    every = converter(target)
+    dtype = target_dtype(target)
+    unrounded = every if dtype is None else converter(compute_dtype(dtype))
+    for m in module.modules():
+        new = unrounded if m._in_float32 else every
+        for name, value in list(vars(m).items()):
+            if isinstance(value, Parameter):
+                value._array = new(value._array)
+                value._grad = value._home = None
+            elif name in m._buffers and value is not None:
+                array = new(value._array if isinstance(value, Tensor) else value)
+                setattr(m, name, array if isinstance(array, np.ndarray) else wrap(array))
+    layout_changed()
 
 
 def converter(target: npt.DTypeLike) -> Callable[[Array], Array]:
-    """Return what `Module.to` does with every array: see there."""
-    try:
-        dtype = np.dtype(target)
-    except TypeError:
-        if not isinstance(target, str):
-            raise
-        device = _core.device_named(target)
-        if device != "cpu":
-            _core.empty_on(device, (), np.dtype(np.float32))  # fails before anything has been moved
-        return lambda x: to_device(x, device)
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"to: dtype must be float32 or float64, got {dtype}")
-    return lambda x: to_device(on_host(x).astype(dtype), x.device) if x.dtype.kind == "f" else x
+    """Return what `convert` does with every array."""
+    dtype = target_dtype(target)
+    if dtype is not None:
+        return lambda x: cast(contiguous(x), dtype) if is_float(x.dtype) else x
+    device = _core.device_named(str(target))
+    if device != "cpu":
+        _core.empty_on(device, (), np.dtype(np.float32))  # fails before anything has been moved
+    return lambda x: to_device(x, device)
 
 
 def _key_error(missing: list[str], unexpected: list[str]) -> str:

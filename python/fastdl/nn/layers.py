@@ -180,6 +180,7 @@ class BatchNorm1d(Module):
     activation : None or "relu"
         Computed in the same pass.
     dtype : float32 or float64
+        float32 also goes with an X in bfloat16.
 
     Attributes
     ----------
@@ -189,6 +190,7 @@ class BatchNorm1d(Module):
     num_batches_tracked : int64 ndarray, 0-d, or None
     """
 
+    _in_float32 = True
     running_mean: Array | None
     running_var: Array | None
     num_batches_tracked: Array | None
@@ -251,12 +253,15 @@ class LayerNorm(Module):
         Learn a scale and, if ``bias``, a shift of every element.
     bias : bool
     dtype : float32 or float64
+        float32 also goes with an X in bfloat16.
 
     Attributes
     ----------
     weight, bias : Parameter (*normalized_shape), or None
         gamma and beta.
     """
+
+    _in_float32 = True
 
     def __init__(
         self,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdl._array import Array
+from fastdl._array import Array, is_float
 from fastdl.nn._predict import FEW_ROWS, predict_plainly
-from fastdl.nn._state import Entry, apply_state, check_state, converter
+from fastdl.nn._state import Entry, apply_state, check_state, convert
 from fastdl.nn.parameter import Parameter
 from fastdl.tape import layout, layout_changed, mode, no_grad
-from fastdl.tensor import ArrayLike, Tensor, wrap, zeros_like
+from fastdl.tensor import ArrayLike, Tensor, zeros_like
 
 if TYPE_CHECKING:
     from fastdl.inference import CompiledModel
@@ -51,6 +51,7 @@ class Module:
 
     _training: bool = True
     _buffers: tuple[str, ...] = ()
+    _in_float32: bool = False  # also in a model of bfloat16
     _by_hand: tuple[Tensor, Tensor] | None = None
     _compiled: CompiledModel | None = None
 
@@ -93,7 +94,7 @@ class Module:
     def _forward_by_hand(self, *args: Any, **kwargs: Any) -> Any:
         tensors = [_wrapped(a) for a in args]
         X = tensors[0]
-        if isinstance(X, Tensor) and X.dtype.kind == "f":
+        if isinstance(X, Tensor) and is_float(X.dtype):
             X.requires_grad_()
         Y = self.forward(*tensors, **kwargs)
         if isinstance(X, Tensor) and isinstance(Y, Tensor) and Y.requires_grad:
@@ -301,26 +302,17 @@ class Module:
         Parameters
         ----------
         target : "cpu", "cuda", or a float dtype
-            On a device buffers are Tensors, on the CPU ndarrays.
+            On a device buffers are Tensors, on the CPU ndarrays.  With "bfloat16" parameters and
+            statistics of BatchNorm1d and LayerNorm become float32: no digits to spare there.
 
         Raises
         ------
         TypeError
-            If ``target`` is another dtype than float32 or float64.
+            If ``target`` is another dtype than float32, float64 or bfloat16.
         ValueError, RuntimeError
             If there is no such device, or it cannot be used; the text says what is missing.
         """
-        convert = converter(target)
-        for p in self.parameters():
-            p._array = convert(p._array)
-            p._grad = p._home = None
-        for module in self.modules():
-            for name in module._buffers:
-                value = getattr(module, name)
-                if value is not None:
-                    array = convert(value._array if isinstance(value, Tensor) else value)
-                    setattr(module, name, array if isinstance(array, np.ndarray) else wrap(array))
-        layout_changed()
+        convert(self, target)
         return self
 
     def predict(self, X: ArrayLike, batch_size: int = 4096) -> Array:

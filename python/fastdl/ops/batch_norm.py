@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from fastdl import _core
-from fastdl._array import Array, describe, empty
+from fastdl._array import Array, compute_dtype, describe, empty
 from fastdl.ops._call import array_of, output, result, wants_grad
 from fastdl.tape import Node, Pass
 from fastdl.tensor import ArrayLike, Tensor
@@ -29,11 +29,11 @@ def batch_norm(
 
     Parameters
     ----------
-    X : (N, C) or (N, C, d1, ...) float32 or float64
-    running_mean, running_var : (C,) of X's dtype, or None
+    X : (N, C) or (N, C, d1, ...) float32 or float64, on a device also bfloat16
+    running_mean, running_var : (C,) of X's dtype, or float32 beside bfloat16, or None
         Used if not ``training``, else updated in place: ``r = (1 - momentum) r + momentum s``, with
         the unbiased variance.
-    weight, bias : (C,) of X's dtype, optional
+    weight, bias : (C,) as the running statistics, optional
     training : bool
         Normalise with the batch's own statistics.
     momentum : float in [0, 1], or None
@@ -78,7 +78,8 @@ def batch_norm(
     gamma = None if weight is None else array_of(op, "weight", weight)
     beta = None if bias is None else array_of(op, "bias", bias)
     y = output(op, out, x, x.shape, (X, weight, bias))
-    mean, rstd = empty(x, x3.shape[1], x.dtype), empty(x, x3.shape[1], x.dtype)
+    dtype = compute_dtype(x.dtype)
+    mean, rstd = empty(x, x3.shape[1], dtype), empty(x, x3.shape[1], dtype)
     _core.batch_norm_forward(
         x3,
         gamma,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, contiguous, copy, describe, empty
+from fastdl._array import Array, compute_dtype, contiguous, copy, describe, empty, is_float
 from fastdl.ops._call import array_of, is_one, result, wants_grad
 from fastdl.tape import Node, Pass, mode
 from fastdl.tensor import ArrayLike, Tensor
@@ -27,8 +27,8 @@ def cross_entropy(
 
     Parameters
     ----------
-    X : (C,), (B, C) or (B, C, d1, ...) float32 or float64
-        Logits.
+    X : (C,), (B, C) or (B, C, d1, ...) float32 or float64, on a device also bfloat16
+        Logits.  With bfloat16 all other float arrays are float32, but the gradient of X.
     target : int32 or int64 of X's shape without C, or of X's shape and dtype
         Class labels, or probabilities.
     weight : (C,) of X's dtype, optional
@@ -113,7 +113,7 @@ class _Call:
         if x.ndim == 0:
             raise ValueError("cross_entropy: X must be (C,) or (B, C, ...), got 0-d")
         self.shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-        soft = target.dtype.kind == "f"
+        soft = is_float(target.dtype)
         if target.shape != (x.shape if soft else self.shape):
             raise ValueError(
                 f"cross_entropy: target must be labels of shape {self.shape} or probabilities of "
@@ -127,7 +127,7 @@ class _Call:
     def run(self, dX: Array | None, options: dict[str, Any]) -> Array:
         """Run the kernel and return the loss."""
         rows = options.get("reduction") == "none"
-        y = empty(self.x, self.shape if rows else (), self.x.dtype)
+        y = empty(self.x, self.shape if rows else (), compute_dtype(self.x.dtype))
         loss, total = (y.reshape(y.size), None) if rows else (None, y)
         _core.cross_entropy_forward(self.x, self.t, self.P, self.w, loss, total, dX, **options)
         return y

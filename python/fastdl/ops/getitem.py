@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, contiguous, empty
+from fastdl._array import Array, contiguous, empty, is_float
 from fastdl.errors import capture_error
 from fastdl.ops._call import array_of, result, wants_grad
 from fastdl.ops.gather import gather
@@ -55,7 +55,7 @@ def getitem(X: ArrayLike, key: Any) -> ArrayLike:
     full = _full_key(keys, x.ndim)
     view = x[(*full, ...)]
     y = contiguous(view)
-    if y is not view and mode.recorder is not None and y.dtype.kind != "f":
+    if y is not view and mode.recorder is not None and not is_float(y.dtype):
         raise capture_error("copies part of an integer array", "take the part outside of it")
     if not isinstance(X, Tensor):
         return y

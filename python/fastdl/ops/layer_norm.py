@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from fastdl import _core
-from fastdl._array import Array, describe, empty
+from fastdl._array import Array, compute_dtype, describe, empty
 from fastdl.ops._call import array_of, output, result, wants_grad
 from fastdl.tape import Node, Pass
 from fastdl.tensor import ArrayLike, Tensor
@@ -25,10 +25,10 @@ def layer_norm(
 
     Parameters
     ----------
-    X : (..., *normalized_shape) float32 or float64
+    X : (..., *normalized_shape) float32 or float64, on a device also bfloat16
     normalized_shape : int or sequence of int
         The last axes of X; mean and variance are taken over all of them together.
-    weight, bias : normalized_shape of X's dtype, optional
+    weight, bias : normalized_shape of X's dtype, or float32 beside bfloat16, optional
     eps : float
     out : like X, optional
         Receives the result; only where no gradient is recorded.
@@ -55,7 +55,8 @@ def layer_norm(
     gamma, beta = _parameter(op, "weight", weight, shape), _parameter(op, "bias", bias, shape)
     y = output(op, out, x, x.shape, (X, weight, bias))
     rows = _rows(x, shape)
-    mean, rstd = empty(x, rows[0], x.dtype), empty(x, rows[0], x.dtype)
+    dtype = compute_dtype(x.dtype)
+    mean, rstd = empty(x, rows[0], dtype), empty(x, rows[0], dtype)
     _core.layer_norm_forward(x.reshape(rows), gamma, beta, y.reshape(rows), mean, rstd, eps)
     if out is not None:
         return out
@@ -99,7 +100,8 @@ def layer_norm_backward(
         raise ValueError(f"{op}: dY must have the shape of X, {x.shape}, got {describe(dy)}")
     rows, gamma = _rows(x, shape), _parameter(op, "weight", weight, shape)
     dX = empty(x, x.shape, x.dtype)
-    dgamma, dbeta = empty(x, rows[1], x.dtype), empty(x, rows[1], x.dtype)
+    dtype = compute_dtype(x.dtype)
+    dgamma, dbeta = empty(x, rows[1], dtype), empty(x, rows[1], dtype)
     _core.layer_norm_backward(
         dy.reshape(rows),
         x.reshape(rows),

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastdl import _core
-from fastdl._array import Array, assign, describe, on_host
+from fastdl._array import Array, assign, describe, is_float, on_host
 from fastdl.errors import capture_error
 from fastdl.optim.arena import runs_of, settle
 from fastdl.optim.group import ParamGroup
-from fastdl.optim.run import Run, initial_state
+from fastdl.optim.run import MASTER, Run
 from fastdl.tape import Recorder, layout, layout_changed, mode
 from fastdl.tensor import Tensor, zeros_like
 
@@ -41,6 +41,7 @@ class Optimizer:
         self.param_groups: list[ParamGroup] = []
         self._runs: list[Run] = []
         self._layout = -1
+        self._writes = layout.writes
         self._kernel: Callable[..., None] = getattr(_core, self.kernel_name)
         self._clip_norm = self.hyper_names.index("clip_norm")
         self.check(defaults)
@@ -146,6 +147,8 @@ class Optimizer:
         loss = None if closure is None else closure()
         if self._layout != layout.version:
             self._check_homes()
+        if self._writes != layout.writes:
+            self._follow_parameters()
         if mode.recorder is not None:
             self._note_gradients(mode.recorder)
         for group in self.param_groups:
@@ -186,6 +189,11 @@ class Optimizer:
                 )
         self._layout = layout.version
 
+    def _follow_parameters(self) -> None:
+        for run in self._runs:
+            run.follow_parameters()
+        self._writes = layout.writes
+
     def _params(self) -> list[tuple[Run, int]]:
         """Run and place of every parameter, in the order of the groups."""
         return [(run, i) for run in self._runs for i in range(len(run.params))]
@@ -212,6 +220,7 @@ class Optimizer:
         """
         if mode.recorder is not None:
             raise capture_error("reads an optimizer's state", "do it outside of the function")
+        self._follow_parameters()
         state = {}
         for number, (run, i) in enumerate(self._params()):
             if on_host(run.steps)[i] > 0:
@@ -226,7 +235,7 @@ class Optimizer:
     def _export(self, run: Run, i: int) -> dict[str, Array]:
         return {
             name: on_host(run.state_of(name, i)).copy()
-            for name in self.state_names
+            for name in (MASTER, *self.state_names)
             if name in run.state
         }
 
@@ -248,10 +257,9 @@ class Optimizer:
             before = group.options()
             group._store(options)
             self.options_changed(group, before)
+        self._writes = -1
         for number, (run, i) in enumerate(self._params()):
-            run.set_steps(i, 0)
-            for name in run.state:
-                assign(run.state_of(name, i), initial_state(name))
+            run.clear_state(i)
             for name, value in loaded.get(number, {}).items():
                 if name == "step":
                     run.set_steps(i, value)
@@ -294,18 +302,21 @@ class Optimizer:
                 continue
             where = f"{self._name}.load_state_dict: {name} of parameter {number}"
             array = value._values("a copy") if isinstance(value, Tensor) else np.asarray(value)
-            loaded[name] = self._check_value(where, name, array, run.params[i])
+            loaded[name] = self._check_value(where, name, array, run, i)
         return {"step": 1} | loaded if loaded else {}
 
-    def _check_value(self, where: str, name: str, value: Array, p: Tensor) -> Any:
+    def _check_value(self, where: str, name: str, value: Array, run: Run, i: int) -> Any:
         if name == "step" and value.size == 1 and value.item() >= 0:
             return int(value.item())
-        if name not in self.state_names:
-            raise ValueError(f"{where} must be one of step, {', '.join(self.state_names)}")
-        if value.shape != p.shape:
-            raise ValueError(f"{where} must be {describe(p._array)}, got {describe(value)}")
-        if value.dtype != p.dtype:
-            raise TypeError(f"{where} must be {describe(p._array)}, got {describe(value)}")
+        known = (MASTER, *self.state_names) if MASTER in run.state else self.state_names
+        if name not in known:
+            raise ValueError(f"{where} must be one of step, {', '.join(known)}")
+        shape = run.params[i].shape
+        wanted = f"{where} must be {run.dtype}({', '.join(map(str, shape))}), got {describe(value)}"
+        if value.shape != shape:
+            raise ValueError(wanted)
+        if value.dtype != run.dtype:
+            raise TypeError(wanted)
         return value
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -337,7 +348,7 @@ def _check_params(name: str, params: Tensor | Iterable[Tensor], seen: set[int]) 
     for p in checked:
         if not isinstance(p, Tensor):
             raise TypeError(f"{name}: params must be tensors, got {type(p).__name__}")
-        if p._node is not None or p.dtype.kind != "f":
+        if p._node is not None or not is_float(p.dtype):
             raise ValueError(f"{name}: params must be leaf tensors of a float dtype, got {p!r}")
         if p.device != checked[0].device:
             raise ValueError(

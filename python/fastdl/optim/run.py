@@ -6,15 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from fastdl._array import Array, aligned_zeros, assign, placed, to_device
+from fastdl import _core
+from fastdl._array import (
+    Array,
+    aligned_zeros,
+    assign,
+    compute_dtype,
+    on_host,
+    placed,
+    to_device,
+)
 from fastdl.optim.arena import segment_view
 from fastdl.optim.group import ParamGroup
 from fastdl.tensor import Tensor
 
-
-def initial_state(name: str) -> float:
-    """Return what a state array holds before a step: an average that has not begun is NaN."""
-    return np.nan if name == "ema" else 0.0
+#: The state of parameters in bfloat16 that steps are taken in: float32 weights, which the
+#: parameters are rounded from.
+MASTER = "master"
 
 
 class Run:
@@ -33,15 +41,32 @@ class Run:
         self.grad: Array = first.arena.grad[self.start : self.stop]
         self.steps: Array = to_device(np.zeros(len(params), np.int64), group.device)
         self.ends: Array = np.array([h.stop - self.start for h in homes if h], np.int64)
+        self.dtype = compute_dtype(self.theta.dtype)
         self.state: dict[str, Array] = {}
         self._calls: dict[tuple[int, int], tuple[Any, ...]] = {}
+        if self.dtype != self.theta.dtype:
+            self.add_state(MASTER)
 
     def add_state(self, name: str) -> None:
         """Make a state array as it is before the first step, unless there is one."""
         if name not in self.state:
-            size, device = self.theta.size, self.group.device
-            self.state[name] = aligned_zeros(size, self.theta.dtype, device)
-            assign(self.state[name], initial_state(name))
+            self.state[name] = aligned_zeros(self.theta.size, self.dtype, self.group.device)
+            _begin(name, self.state[name], self.theta)
+
+    def clear_state(self, i: int) -> None:
+        """Put the state of parameter ``i`` back to what it was before the first step."""
+        self.set_steps(i, 0)
+        for name in self.state:
+            _begin(name, self.state_of(name, i), self.params[i]._array)
+
+    def follow_parameters(self) -> None:
+        """Give master weights the values of parameters that are not what they are rounded to."""
+        if MASTER not in self.state:
+            return
+        master, theta = on_host(self.state[MASTER]), on_host(self.theta)
+        moved = master.astype(theta.dtype) != theta
+        if moved.any():
+            assign(self.state[MASTER], np.where(moved, theta.astype(master.dtype), master))
 
     def state_of(self, name: str, i: int) -> Array:
         """Return the view of parameter ``i`` into a state array."""
@@ -66,9 +91,10 @@ class Run:
     def _make_call(self, i: int, j: int) -> tuple[Any, ...]:
         start = int(self.ends[i - 1]) if i else 0
         part = slice(start, int(self.ends[j - 1]))
+        used = (MASTER, *self.group.owner.state_in_use(self.group))
         states = [
-            self.state[name][part] if name in self.group.owner.state_in_use(self.group) else None
-            for name in self.group.owner.state_names
+            self.state[name][part] if name in used and name in self.state else None
+            for name in (MASTER, *self.group.owner.state_names)
         ]
         ends = placed(self.ends[i:j] - start, self.theta)
         tail = self.group.owner.kernel_options
@@ -94,3 +120,11 @@ class Run:
             else:
                 found.append((i, i + 1))
         return found
+
+
+def _begin(name: str, state: Array, theta: Array) -> None:
+    """Fill an array with what it holds before a step; an average that has not begun is NaN."""
+    if name == MASTER:
+        _core.cast(theta, state)
+    else:
+        assign(state, np.nan if name == "ema" else 0.0)
