@@ -41,7 +41,8 @@ SMALL = 5000
 def check_values(kernel: Kernel, case: Case, dtype: Any, seed: int = 0) -> None:
     """The reference's values within the derived bound, and no stray reads or writes."""
     call = build(kernel, case, dtype, seed)
-    for offset in OFFSETS:
+    # The emulator is slow, and `check_same_bits` moves the arrays there as well.
+    for offset in OFFSETS[:1] if _core.backend() == EMULATOR else OFFSETS:
         judge(call, run(call, offset=offset))
 
 

@@ -29,6 +29,8 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 EMULATOR = "cuemu"
 #: It takes a microsecond for an element of a row: cases with more are left out there.
 EMULATED_SIZE = 600_000
+#: What is the same code for every backend is tried there on so many cases of each kernel.
+EMULATED_FEW = 6
 CPU_BACKENDS = [name for name in _core.backends() if name != EMULATOR]
 #: What the truth for a dtype is computed in.  Where long double is no wider than double, the bound
 #: for float64 rests on its `8 eps scale` term alone.

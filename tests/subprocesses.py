@@ -9,7 +9,7 @@ import textwrap
 
 
 def python(
-    code: str, *, timeout: float = 60, check: bool = True, **environment: str
+    code: str, *, timeout: float = 300, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The finished process; if it failed, an AssertionError with its output (`check`)."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("FASTDL_")}

@@ -22,7 +22,7 @@ QUICK = ["--hidden", "16", "--epochs", "8", "--lr", "0.01", "--batch-size", "64"
 def run(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "fastdl", *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=120, check=False,
+        cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -242,7 +242,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def test_ctrl_c_saves_what_is_there(tmp_path, capsys):
     child = start(tmp_path, "--hidden", "8")
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=300)
     assert child.returncode == 130 and "Traceback" not in err
     assert "fit: interrupted by Ctrl-C after" in err
     assert sorted(os.listdir(tmp_path)) == ["curves.png", "model.safetensors"]
@@ -253,7 +253,7 @@ def test_ctrl_c_saves_what_is_there(tmp_path, capsys):
 def test_kill_9_leaves_a_checkpoint_that_loads(here, capsys):
     child = start(here, "--hidden", "8", "--checkpoint", "c")
     child.kill()
-    child.communicate(timeout=60)
+    child.communicate(timeout=300)
     assert call(capsys, "eval", "c").startswith("test accuracy 0.")
     resumed = ["train", "digits", "--resume", "c", "--epochs", "1", "--quiet", "--plot", "none"]
     assert call_json(capsys, *resumed)["epochs"] >= 2

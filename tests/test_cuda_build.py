@@ -12,6 +12,7 @@ import pytest
 from subprocesses import python, why_not_cuda
 
 ROOT = Path(__file__).resolve().parent.parent
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 LOG = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z3addPf' for 'sm_90'
 ptxas info    : Function properties for _Z3addPf
@@ -40,34 +41,64 @@ def test_a_spill_is_found_in_the_log(tmp_path: Path) -> None:
     assert judge(log).returncode == 1
 
 
-def make(folder: Path, target: str, *options: str) -> str:
-    """Configures and builds the target; what the build said."""
+def tool(name: str) -> str:
+    found = shutil.which(name, path=PATH)
+    if not found:
+        pytest.skip(f"needs {name}: CUDA kernels are not compiled")
+    return found
+
+
+def cmake(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [tool("cmake"), *arguments],
+        env={**os.environ, "PATH": PATH, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
+    )
+
+
+def configure(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    tool("ninja")
     pybind11 = pytest.importorskip("pybind11")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    missing = [name for name in ("nvcc", "cmake", "ninja") if not shutil.which(name, path=path)]
-    if missing:
-        pytest.skip(f"needs {', '.join(missing)}: CUDA kernels are not compiled")
     options += (
-        "-DFASTDL_CUDA=ON",
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     )
+    return cmake("-S", ROOT, "-B", folder, "-G", "Ninja", *options, **variables)
+
+
+def make(folder: Path, target: str, *options: str) -> str:
+    """Configures and builds the target; what the build said."""
+    tool("nvcc")
     said = ""
-    for arguments in (
-        ["-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *options],
-        ["--build", str(folder), "--target", target],
+    for done in (
+        configure(folder, "-DFASTDL_CUDA=ON", *options),
+        cmake("--build", folder, "--target", target),
     ):
-        done = subprocess.run(
-            [str(shutil.which("cmake", path=path)), *arguments],
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=1200,
-        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         said += done.stdout
     return said
+
+
+@pytest.mark.parametrize("release", ["", "12.3"])
+def test_without_a_new_nvcc_kernels_are_left_out_or_refused(release: str, tmp_path: Path) -> None:
+    nvcc, found = tmp_path / "nvcc", "none was found"
+    if release:
+        nvcc.write_text(
+            f'#!/bin/sh\n[ "$*" = --version ] && exec echo release {release}, V\n'
+            f'exec {tool("nvcc")} "$@"\n'
+        )
+        nvcc.chmod(0o755)
+        found = f"nvcc is of {release}"
+    auto = configure(tmp_path / "auto", CUDACXX=str(nvcc))
+    assert auto.returncode == 0, auto.stderr
+    assert f"{found}: they are left out" in auto.stdout
+    on = configure(tmp_path / "on", "-DFASTDL_CUDA=ON", CUDACXX=str(nvcc))
+    assert on.returncode == 1
+    words = " ".join(on.stderr.split())
+    assert "FASTDL_CUDA=ON needs nvcc 12.8 or newer, and " in words and f"{found}: inst" in words
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,9 @@ def test_what_copies_anyway_reads_from_the_device():
 
 
 @pytest.mark.parametrize(
-    "use", [lambda t: t.numpy(), np.asarray, lambda t: t == 0, lambda t: t < t], ids=str
+    "use",
+    [lambda t: t.numpy(), np.asarray, lambda t: t == 0, lambda t: t < t],
+    ids=["numpy", "asarray", "equal", "less"],
 )
 def test_what_shares_memory_is_refused(use):
     with pytest.raises(RuntimeError, match=r"must be on cpu .* got one on cuemu; use \.cpu\(\)"):

@@ -37,7 +37,7 @@ def test_example(name, tmp_path):
     amount, wanted = CASES[name]
     done = subprocess.run(
         [sys.executable, FOLDER / name, *amount.split()],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(wanted, done.stdout), done.stdout

@@ -125,13 +125,15 @@ def test_backends_with_fma_agree(chosen: Chosen, dtype: Any, names: list[str]) -
     checks.check_backends_agree(*chosen, dtype, names)
 
 
+@pytest.mark.few_emulated
 @each_call
 def test_replay_is_eager(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_replay(*chosen, dtype)
 
 
 @pytest.mark.parametrize("backend", [EMULATOR] if emulated() else [], indirect=True)
-@over_dtypes(lambda k: k.cases[:6])  # the kernels are those of the backend, tested with all cases
+@pytest.mark.few_emulated
+@each_call
 def test_on_device(chosen: Chosen, backend: str, dtype: Any) -> None:
     checks.check_on_device(*chosen, dtype)
 
