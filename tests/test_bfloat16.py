@@ -215,7 +215,7 @@ def trained(optimizer, dtype, steps=5, **options):
             {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "ema"},
         ),
     ],
-    ids=str,
+    ids=["SGD", "momentum", "AdamW", "amsgrad"],
 )
 def test_steps_are_taken_in_float32_weights(optimizer, options, names):
     wide, other = trained(optimizer, "float32", **options)
