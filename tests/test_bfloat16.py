@@ -97,6 +97,15 @@ def test_gradients_of_bfloat16_add_up():
     assert twice.grad.dtype == fd.bfloat16
 
 
+def test_gradients_of_parts():
+    x = there(X, requires_grad=True)
+    y = ops.layer_norm(x[1::3, :4], 4)
+    y.backward(there(numbers(*y.shape, seed=3)))
+    wide = there(X, "float32", requires_grad=True)
+    ops.layer_norm(wide[1::3, :4], 4).backward(there(numbers(*y.shape, seed=3), "float32"))
+    assert same(values(x.grad), values(wide.grad).astype(BF16)) and values(x.grad)[1, 0] != 0
+
+
 def test_the_cpu_says_where_bfloat16_is_stored():
     text = r"X must be float32\|float64\(B C\), got bfloat16\(8, 5\); .* on devices only.*float32"
     with pytest.raises(TypeError, match=text):

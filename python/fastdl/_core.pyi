@@ -397,7 +397,7 @@ def sgd_step(
     hyper: Float64,
     squares: Float64 | None = None,
 ) -> None: ...
-def slice_backward(dY: Real, dX: Real, start: int = 0, step: int = 1) -> None:
+def slice_backward(dY: Stored, dX: Stored, start: int = 0, step: int = 1) -> None:
     """dY (N K M) -> dX (N R M)"""
 
 def smooth_l1_loss_forward(

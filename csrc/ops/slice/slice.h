@@ -24,8 +24,8 @@ struct SliceBackward {
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    v.in("dY", op.dY, "N K M");
-    v.out("dX", op.dX, "N R M");
+    v.in("dY", op.dY, "N K M", Kind::stored);
+    v.out("dX", op.dX, "N R M", Kind::stored);
     v.attr("start", op.start);
     v.attr("step", op.step);
   }
