@@ -74,6 +74,38 @@ def test_casts_are_on_the_tape(device):
         fd.Tensor(LABELS).to("float32")
 
 
+def test_only_names_and_dtypes_are_targets():
+    for target in (None, there(X), 4):
+        kind = type(target).__name__
+        for holder in (fd.tensor(X), fd.nn.Affine(3, 2)):
+            with pytest.raises(TypeError, match=f"^to: target .* a float dtype, got {kind}"):
+                holder.to(target)
+
+
+@pytest.mark.parametrize("device", ["cpu", EMULATOR])
+def test_gradients_add_up_in_what_was_cast(device):
+    x = fd.tensor(X, device=device, requires_grad=True)
+    y = x.to("bfloat16")
+    (y.to("float32") * 3 + y.to("float32") * (1 + 2**-7)).sum().backward()
+    assert same(values(x.grad), np.full(X.shape, 4, np.float32))  # 4 + 2^-7 is between two bf16
+    leaf = fd.tensor(X, dtype="bfloat16", device=device, requires_grad=True)
+    for _ in range(3):
+        leaf.to("float32").sum().backward()
+    assert same(values(leaf.grad), np.full(X.shape, 3, BF16))
+
+
+def test_a_recorded_sum_of_gradients_is_replayed():
+    def gradient(x):
+        x.requires_grad = True
+        y = x.to("bfloat16")
+        (y.to("float32") + y.to("float32")).sum().backward()
+        return x.grad
+
+    step = fd.capture(gradient)
+    for _ in range(3):
+        assert np.array_equal(step(X).numpy(), np.full(X.shape, 2))
+
+
 def test_a_recorded_cast_is_replayed():
     step = fd.capture(lambda x: x.to("bfloat16").to("float32"))
     for seed in range(3):

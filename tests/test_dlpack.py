@@ -266,3 +266,16 @@ def test_a_pointer_to_the_host_is_refused():
     fake = Numba(fd.Tensor(X, device=EMULATOR)._array, data=(X.ctypes.data, False))
     with pytest.raises(RuntimeError, match="another pointer"):
         _dlpack.from_interface(fake, EMULATOR)
+
+
+@emulator
+@pytest.mark.parametrize("dtype, item", [("f4", 4), (BF16, 2)], ids=str)
+def test_memory_at_odd_addresses_is_copied(dtype, item):
+    there = fd.tensor(np.arange(32, dtype=np.uint8), device=EMULATOR)
+    for offset in (1, item):
+        array = _core.from_interface(
+            EMULATOR, there._array.pointer + offset, False, (6,), None, np.dtype(dtype), None, there
+        )
+        t = fd.Tensor(array)
+        assert (t._array.pointer == array.pointer) == (offset == item)
+        assert t.cpu().numpy().tobytes() == bytes(range(offset, offset + 6 * item))

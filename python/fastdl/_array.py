@@ -71,6 +71,10 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def target_dtype(target: npt.DTypeLike) -> np.dtype[Any] | None:
     """Return the float dtype that the target of a ``to`` names, or None for a device's name."""
+    if not isinstance(target, str | type | np.dtype):
+        raise TypeError(
+            f"to: target must be a device's name or a float dtype, got {type(target).__name__}"
+        )
     try:
         dtype = as_dtype(target)
     except TypeError:
@@ -87,6 +91,16 @@ def cast(x: Array, dtype: np.dtype[Any]) -> Array:
     y = empty(x, x.shape, dtype)
     _core.cast(x, y)
     return y
+
+
+def accumulate(x: Array, total: Array) -> None:
+    """Add ``x`` to ``total``; bfloat16 on the CPU, which stores none, by way of float32."""
+    if isinstance(total, np.ndarray) and is_bfloat16(total.dtype):
+        wide = cast(total, FLOATS[0])
+        _core.accumulate(cast(x, FLOATS[0]), wide)
+        _core.cast(wide, total)
+    else:
+        _core.accumulate(x, total)
 
 
 # ---- memory -------------------------------------------------------------------------------------
@@ -114,7 +128,7 @@ def copy(x: Array) -> Array:
     if not x.flags.aligned or any(s % x.itemsize for s in x.strides):
         if _core.recording():
             raise capture_error("uses an unaligned array", "copy it outside of the function")
-        return x.copy(order="C")
+        return x.copy(order="C") if isinstance(x, np.ndarray) else to_device(x.numpy(), x.device)
     y = empty(x, x.shape, x.dtype)
     _core.copy(x, y)
     return y

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from fastdl import _core
-from fastdl._array import Array, copy, empty
+from fastdl._array import Array, accumulate, copy, empty
 
 if TYPE_CHECKING:
     from fastdl.tensor import Tensor
@@ -238,7 +238,7 @@ class Pass:
             if node not in self._owned:
                 self._grads[node] = copy(self._grads[node])
                 self._owned.add(node)
-            _core.accumulate(d, self._grads[node])
+            accumulate(d, self._grads[node])
 
     def _add_to_leaf(self, t: Tensor, d: Array) -> None:
         if d is t._grad:
@@ -246,7 +246,7 @@ class Pass:
         if t._grad is None:
             _core.copy(d, self.place(t))
         else:
-            _core.accumulate(d, t._grad)
+            accumulate(d, t._grad)
 
     def run(self, order: list[Node], grad: Array, retain_graph: bool) -> None:
         """Go through ``order``; ``grad`` is the gradient of its first node's result."""
