@@ -306,6 +306,26 @@ def test_float32_weights_follow_what_is_loaded_into_the_parameters():
     assert np.abs(values(other.W).astype(float) - before.astype(float)).max() < 0.01
 
 
+def test_optimizers_that_share_parameters_go_on_from_each_other():
+    p = fd.nn.Parameter(there(np.zeros(4)))
+    optimizers = [fd.optim.SGD([p], lr=1.0) for _ in range(2)]
+    for steps in range(1, 7):
+        p.grad = there(np.ones(4))
+        optimizers[steps // 2 % 2].step()
+        assert np.array_equal(values(p), np.full(4, -steps))
+    assert all(np.array_equal(o.state_dict()["state"][0]["master"], [-6] * 4) for o in optimizers)
+
+
+def test_float32_weights_follow_new_initial_values():
+    p = fd.nn.Parameter(there(np.zeros((2, 3))))
+    o = fd.optim.SGD([p], lr=1.0)
+    for value in (0, 10, -3):
+        assert fd.nn.init.constant_(p, value) is p
+        p.grad = there(np.ones((2, 3)))
+        o.step()
+        assert np.array_equal(values(p), np.full((2, 3), value - 1))
+
+
 def test_states_of_another_dtype_are_refused():
     _, o = trained(fd.optim.AdamW, "bfloat16")
     _, plain = trained(fd.optim.AdamW, "float32")

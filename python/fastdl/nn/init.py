@@ -11,10 +11,10 @@ from math import sqrt
 import numpy as np
 
 from fastdl import random
-from fastdl._array import Array, describe
+from fastdl._array import Array, assign, describe
 from fastdl.errors import capture_error
 from fastdl.random import Generator
-from fastdl.tape import mode
+from fastdl.tape import mode, parameters_written
 from fastdl.tensor import ArrayLike, Tensor
 
 
@@ -136,5 +136,6 @@ def _values(t: ArrayLike) -> Array:
 def _fill(t: ArrayLike, values: Array) -> ArrayLike:
     if mode.recorder is not None:
         raise capture_error("sets initial values", "do it outside of the captured function")
-    _values(t)[...] = values
+    assign(_values(t), values)
+    parameters_written()
     return t

@@ -26,9 +26,12 @@ class Arena:
 
 
 class Segment:
-    """Where a parameter lives: elements ``start`` to ``stop`` of an arena, padding included."""
+    """Where a parameter lives: elements ``start`` to ``stop`` of an arena, padding included.
 
-    __slots__ = ("arena", "grad", "start", "stop", "theta")
+    ``writer`` is the mark of the last `Run` that rounded float32 weights to it.
+    """
+
+    __slots__ = ("arena", "grad", "start", "stop", "theta", "writer")
 
     def __init__(self, arena: Arena, start: int, stop: int, shape: tuple[int, ...]) -> None:
         self.arena = arena
@@ -36,6 +39,7 @@ class Segment:
         self.stop = stop
         self.theta: Array = segment_view(arena.theta, start, shape)
         self.grad: Array = segment_view(arena.grad, start, shape)
+        self.writer: object = None
 
 
 def segment_view(flat: Array, start: int, shape: tuple[int, ...]) -> Array:

@@ -157,6 +157,7 @@ class Optimizer:
                 self._sum_squares(group)
         kernel = self._kernel
         for run in self._runs:
+            run.claim_parameters()
             for p in run.params:
                 if p._grad is None:
                     for i, j in run.stretches():

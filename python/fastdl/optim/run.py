@@ -36,6 +36,7 @@ class Run:
         self.group = group
         self.params = params
         self.homes = homes
+        self._mark = object()
         self.start, self.stop = first.start, last.stop
         self.theta: Array = first.arena.theta[self.start : self.stop]
         self.grad: Array = first.arena.grad[self.start : self.stop]
@@ -67,6 +68,15 @@ class Run:
         moved = master.astype(theta.dtype) != theta
         if moved.any():
             assign(self.state[MASTER], np.where(moved, theta.astype(master.dtype), master))
+
+    def claim_parameters(self) -> None:
+        """Let master weights follow what another optimizer wrote since the last step here."""
+        if MASTER not in self.state or all(h and h.writer is self._mark for h in self.homes):
+            return
+        self.follow_parameters()
+        for home in self.homes:
+            if home:
+                home.writer = self._mark
 
     def state_of(self, name: str, i: int) -> Array:
         """Return the view of parameter ``i`` into a state array."""
