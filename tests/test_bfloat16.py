@@ -347,3 +347,28 @@ def test_the_average_of_a_bfloat16_model():
     averaged = fd.optim.ema_model(model, o)
     assert averaged.W.dtype == fd.bfloat16
     assert same(values(averaged.W), o.state_dict()["state"][0]["ema"].astype(BF16))
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def test_a_bfloat16_model_in_a_file(tmp_path):
+    model = fd.nn.Affine(5, 4).to("bfloat16")
+    path = tmp_path / "model.safetensors"
+    kept = {**model.state_dict(), "empty": np.zeros((0, 3), BF16), "one": np.array(1.5, BF16)}
+    fd.save({"state": kept, "tensor": model.W}, path)
+    loaded = fd.load(path)
+    assert same(loaded["tensor"], values(model.W))
+    assert all(same(loaded["state"][name], kept[name]) for name in kept)
+    code = f"""
+        import sys
+        import fastdl as fd
+        print(fd.load({str(path)!r})["tensor"].dtype)  # nothing before has made NumPy know it
+        sys.modules["ml_dtypes"] = None
+        try:
+            fd.load({str(path)!r})
+        except fd._extras.MissingExtraError as error:
+            print(error)
+    """
+    said = python(code).stdout
+    assert said.startswith("bfloat16\nbfloat16 needs ml_dtypes")

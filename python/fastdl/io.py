@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastdl._extras import need
+from fastdl._array import bfloat16_dtype
+from fastdl._extras import MissingExtraError, need
 from fastdl._files import PathLike, write_atomically
 
 Array = npt.NDArray[Any]
@@ -36,7 +37,7 @@ Array = npt.NDArray[Any]
 _FORMAT = 1
 _BEGIN = '{"format": '
 _MAX_DEPTH = 100
-_FLOATS = ("float64", "float32", "float16")
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
 _INTEGERS = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
 _DTYPES = frozenset((*_FLOATS, *_INTEGERS, "bool"))
 
@@ -47,8 +48,8 @@ def save(mapping: Mapping[str, Any], path: PathLike) -> None:
     Parameters
     ----------
     mapping : Mapping
-        Values may be arrays (float16/32/64, integers, bool), Tensors, Parameters, numbers,
-        strings, bool, None, and lists, tuples and mappings of those, nested at will. NumPy
+        Values may be arrays (float16/32/64, bfloat16, integers, bool), Tensors, Parameters,
+        numbers, strings, bool, None, and lists, tuples and mappings of those, nested at will. NumPy
         scalars are stored as Python numbers.
     path : str or PathLike
         The file. It is replaced in one step: a crash leaves the old one.
@@ -90,14 +91,14 @@ def load(path: PathLike) -> dict[str, Any]:
     ValueError
         The file is not a whole, undamaged safetensors file.
     MissingExtraError
-        The package safetensors is not installed.
+        The package safetensors is not installed, or ml_dtypes, for a file with bfloat16.
     """
     safetensors = need("safetensors", "load")
     name = os.fspath(path)
     _check_readable(name)
     try:
         metadata, arrays = _read(safetensors, name)
-    except OSError:
+    except (OSError, MissingExtraError):
         raise
     except Exception as error:  # the reader raises many types for a hostile file
         raise _damaged(name, str(error)) from error
@@ -118,9 +119,12 @@ def _check_readable(name: str) -> None:
         pass
 
 
-def _read(safetensors: Any, name: str) -> tuple[dict[str, str], dict[str, Any]]:
-    with safetensors.safe_open(name, framework="np") as file:
-        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+def _read(safetensors: Any, path: str) -> tuple[dict[str, str], dict[str, Any]]:
+    with safetensors.safe_open(path, framework="np") as file:
+        names = list(file.keys())
+        if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
+            bfloat16_dtype()  # which NumPy knows from now on
+        arrays = {name: file.get_tensor(name) for name in names}
         return file.metadata() or {}, arrays
 
 
