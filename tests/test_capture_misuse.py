@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from capture_steps import data, make
 from fastdl import nn, ops, optim
+from harness import EMULATOR
 
 MISUSE = {
     "reads a value \\(.item\\(\\)\\)": lambda X: X.item(),
@@ -85,3 +86,16 @@ def test_labels_out_of_range_are_refused_in_a_replay_before_anything_changes():
         captured(X, y + 1)
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.skipif(EMULATOR not in fastdl._core.backends(), reason="needs FASTDL_CUEMU")
+def test_arguments_on_a_device_are_refused_before_and_after_a_recording():
+    X = np.ones((2, 3))
+    there = fastdl.Tensor(X, device=EMULATOR)
+    step, compiled = fastdl.capture(lambda *args: ops.relu(args[0])), fastdl.compile(nn.ReLU())
+    for _ in range(2):
+        for call in (lambda: step(there), lambda: step(X, there), lambda: compiled(there)):
+            with pytest.raises(RuntimeError, match="arguments must be on cpu, got one on cuemu"):
+                call()
+        step(X)
+        compiled(X)

@@ -253,6 +253,8 @@ def capture(
         line.  After any error in a recording everything is as it was before.
     ValueError
         If an argument requires a gradient, or max_shapes is less than 1.
+    RuntimeError
+        If an argument is on a device.
 
     Notes
     -----
@@ -297,6 +299,10 @@ def _flatten(x: Any, arrays: list[Array]) -> Any:
     if isinstance(x, np.ndarray):
         arrays.append(x if x.flags.carray else contiguous(x))
         return x.shape, x.dtype
+    if isinstance(x, _core.DeviceArray):
+        raise RuntimeError(
+            f"capture: arguments must be on cpu, got one on {x.device}; call the function itself"
+        )
     if isinstance(x, tuple | list):
         return type(x), tuple([_flatten(value, arrays) for value in x])
     if isinstance(x, dict):
