@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import fastdl as fd
@@ -85,6 +87,19 @@ def test_arrays_are_like_those_of_numpy() -> None:
     assert a.sum() == 1.5 * a.size
 
 
+def test_an_array_that_was_made_read_only_can_be_written_again() -> None:
+    a = new(MIB)
+    view = a[1:]
+    for x in (a, view):
+        x.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            x[0] = 1
+    for x in (a, view):
+        x.flags.writeable = True
+        x[0] = 2
+    assert (a[:2] == 2).all()
+
+
 @pytest.mark.parametrize("make", [lambda a: a[7:], lambda a: a.reshape(2, -1).T, memoryview])
 def test_a_view_keeps_the_memory(make: object) -> None:
     a = new(MIB)
@@ -157,6 +172,47 @@ def test_a_negative_limit_is_refused() -> None:
 def test_impossible_shapes(shape: int | tuple[int, ...]) -> None:
     with pytest.raises((MemoryError, ValueError)):
         _core.empty(LIKE, shape, np.dtype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [1 << 60, (1 << 61) - 1])
+def test_without_memory_the_shape_is_told(shape: int) -> None:
+    with pytest.raises(MemoryError, match=rf"^Unable to allocate .* shape \({shape},\)"):
+        _core.empty(LIKE, shape, np.dtype(np.float32))
+
+
+def test_many_blocks_are_returned_in_time_that_grows_with_their_number() -> None:
+    fd.set_pool_bytes(4096 * MIB)
+
+    def seconds(n: int) -> float:
+        arrays = [new(MIB // 4) for _ in range(n)]
+        arrays.clear()
+        start = time.perf_counter()
+        fd.empty_pool()
+        return time.perf_counter() - start
+
+    assert min(seconds(16384) for _ in range(3)) < 20 * min(seconds(2048) for _ in range(3))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of address space")
+def test_an_array_that_dies_when_there_is_no_memory_at_all() -> None:
+    code = """
+        import ctypes, resource
+        import numpy as np
+        from fastdl import _core
+
+        malloc = ctypes.CDLL(None).malloc
+        malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+        array = _core.empty(np.empty(0, np.float32), 1 << 20, np.dtype(np.float32))
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 20, hard))
+        for n in (1 << 20, 1 << 12, 512, 80, 48, 24):
+            while malloc(n):
+                pass
+        del array
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        print(_core.config()["pooled_bytes"])
+    """
+    assert python(code).stdout == "0\n"
 
 
 def test_show_config() -> None:

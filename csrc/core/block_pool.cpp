@@ -9,8 +9,10 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "core/environment.h"
 
@@ -18,6 +20,7 @@ namespace fastdl {
 namespace {
 
 constexpr int64_t kPage = 4096, kLine = 64;
+constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 /// From here on the system is asked for huge pages, as NumPy asks it.
 constexpr int64_t kHugeBytes = int64_t{4} << 20;
 /// The first bytes of blocks in a page: none is a power of two of lines away from another.
@@ -54,7 +57,6 @@ void unmap_block(void* block) {
 }
 
 int64_t default_limit() {
-  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   if (const auto n = environment_integer("FASTDL_POOL_BYTES", 0, kMost)) return *n;
   const int64_t pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
   const int64_t most = int64_t{1} << 30;
@@ -66,6 +68,7 @@ class BlockPool {
   void* take(int64_t bytes) {
     const std::lock_guard lock(mutex_);
     if (void* block = reuse(bytes)) return block;
+    if (bytes > kMost - 2 * kPage) return nullptr;
     const int64_t capacity = (bytes + kPage - 1) / kPage * kPage;
     const int64_t place = place_++ % kPlaces;
     void* block = map_block(capacity, place);
@@ -73,7 +76,6 @@ class BlockPool {
       shrink(0);
       block = map_block(capacity, place);
     }
-    if (!block) throw std::bad_alloc();
     return block;
   }
 
@@ -81,7 +83,14 @@ class BlockPool {
     const std::lock_guard lock(mutex_);
     const int64_t capacity = header_of(block).capacity;
     if (capacity > limit_) return unmap_block(block);
-    free_.emplace(capacity, Free{block, given_++});
+    const Size size{capacity, given_++};
+    try {
+      by_size_.insert(size);
+      by_age_.emplace(size.second, block);
+    } catch (const std::bad_alloc&) {
+      by_size_.erase(size);
+      return unmap_block(block);
+    }
     held_ += capacity;
     shrink(limit_);
   }
@@ -109,36 +118,33 @@ class BlockPool {
   void unlock() { mutex_.unlock(); }
 
  private:
-  struct Free {
-    void* block;
-    int64_t given;  // the number of this give
-  };
+  using Size = std::pair<int64_t, int64_t>;  // capacity, number of the give
 
   /// The smallest free block that is large enough, of those the one that was used last; none with
   /// more than a quarter to spare.
   void* reuse(int64_t bytes) {
-    const auto fits = free_.lower_bound(bytes);
-    if (fits == free_.end() || fits->first - bytes > bytes / 4) return nullptr;
-    const auto last = std::prev(free_.upper_bound(fits->first));
-    void* const block = last->second.block;
-    held_ -= last->first;
-    free_.erase(last);
+    const auto fits = by_size_.lower_bound({bytes, 0});
+    if (fits == by_size_.end() || fits->first - bytes > bytes / 4) return nullptr;
+    return remove(std::prev(by_size_.lower_bound({fits->first + 1, 0}))->second);
+  }
+
+  void* remove(int64_t given) {
+    const auto at = by_age_.find(given);
+    void* const block = at->second;
+    const int64_t capacity = header_of(block).capacity;
+    by_age_.erase(at);
+    by_size_.erase({capacity, given});
+    held_ -= capacity;
     return block;
   }
 
   void shrink(int64_t most) {
-    while (held_ > most) {
-      const auto oldest = std::min_element(free_.begin(), free_.end(), [](auto& a, auto& b) {
-        return a.second.given < b.second.given;
-      });
-      held_ -= oldest->first;
-      unmap_block(oldest->second.block);
-      free_.erase(oldest);
-    }
+    while (held_ > most) unmap_block(remove(by_age_.begin()->first));
   }
 
   std::mutex mutex_;
-  std::multimap<int64_t, Free> free_;  // by capacity, equal ones in the order of `given`
+  std::set<Size> by_size_;           // what is free
+  std::map<int64_t, void*> by_age_;  // the same, by the number of the give
   int64_t limit_ = default_limit();
   int64_t held_ = 0, given_ = 0, place_ = 0;
 };

@@ -13,7 +13,7 @@ namespace fastdl {
 /// Arrays from this size on are worth a block: a fault for each page, lines that no two arrays share.
 constexpr int64_t kPooledBytes = 256 * 1024;
 
-/// At least `bytes` of uninitialised memory; std::bad_alloc if there is none.
+/// At least `bytes` of uninitialised memory; null if there is none.
 void* take_block(int64_t bytes);
 /// Hands a block back; any thread may, in a child process too.
 void give_block(void* block) noexcept;
