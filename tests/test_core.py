@@ -295,6 +295,30 @@ def test_fork_after_threads_were_used(busy: bool) -> None:
     python(code)
 
 
+@pytest.mark.parametrize("captured", [False, True], ids=["eager", "captured"])
+def test_a_process_ends_while_a_daemon_thread_computes(captured: bool) -> None:
+    code = f"""
+        import threading
+        import fastdl as fd
+        import numpy as np
+
+        x = np.ones((300, 300), np.float32)
+        relu = fd.capture(lambda a: fd.ops.relu(a)) if {captured} else fd.ops.relu
+        relu(x)
+        under_way = threading.Event()
+
+        def compute():
+            while True:
+                relu(x)
+                under_way.set()
+
+        threading.Thread(target=compute, daemon=True).start()
+        under_way.wait()
+    """
+    for _ in range(3):
+        python(code)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_multiprocessing_by_fork() -> None:
     code = (

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "bind/gil.h"
 #include "bind/guarded.h"
 #include "bind/new_array.h"
 
@@ -83,7 +84,7 @@ void copy_bytes(Device device, const py::array& from, const py::array& to, Direc
 void write(const DeviceArray& a, const py::array& values, bool non_blocking) {
   copy_bytes(a.device, values, a.layout, Direction::to_device);
   if (non_blocking) return;
-  py::gil_scoped_release release;
+  const WithoutGil released;
   require(a.device, "an earlier call failed", runtime_of(a.device).synchronize(nullptr));
 }
 
@@ -91,7 +92,7 @@ py::array to_host(const DeviceArray& a) {
   const py::array layout = a.layout;
   const py::array host(layout.dtype(), Shape(layout.shape(), layout.shape() + layout.ndim()));
   copy_bytes(a.device, layout, host, Direction::to_host);
-  py::gil_scoped_release release;
+  const WithoutGil released;
   synchronize(a.device);
   return host;
 }
@@ -222,7 +223,7 @@ void bind_device_arrays(py::module_& m) {
       py::arg("name"));
   m.def(
       "synchronize", [](const std::string& name) { synchronize(other_device(name)); },
-      py::arg("device"), py::call_guard<py::gil_scoped_release>());
+      py::arg("device"), py::call_guard<WithoutGil>());
   m.def(
       "stream", [](const std::string& name) { return runtime_of(other_device(name)).stream(); },
       py::arg("device"));

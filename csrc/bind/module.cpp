@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/arguments.h"
+#include "bind/gil.h"
 #include "bind/guarded.h"
 #include "bind/program.h"
 #include "core/bf16.h"
@@ -32,7 +33,7 @@ PyObject* entry(PyObject*, PyObject* const* values, Py_ssize_t n, PyObject* name
     } else if (double(traffic_bytes(op)) + flops_of(op) / 4 < kReleaseGilBytes) {
       run(op);
     } else {
-      py::gil_scoped_release release;
+      const WithoutGil released;
       run(op);
     }
     Py_RETURN_NONE;
@@ -100,7 +101,7 @@ py::dict config() {
 py::dict ceilings() {
   Ceilings c;
   {
-    py::gil_scoped_release release;
+    const WithoutGil released;
     c = measure_ceilings();
   }
   py::dict d;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bind/arguments.h"
+#include "bind/gil.h"
 #include "core/program.h"
 
 namespace fastdl {
@@ -85,7 +86,7 @@ class PyProgram {
     std::vector<void*> outputs;
     new_results(nullptr, &results, &outputs);
     {
-      py::gil_scoped_release release;
+      const WithoutGil released;
       program_.run(std::move(bound), std::move(outputs));
     }
     return results;
@@ -117,7 +118,7 @@ class PyProgram {
     s.go_on = &Signals::none, s.context = &signals;
     int64_t done;
     {
-      py::gil_scoped_release release;
+      const WithoutGil released;
       done = program_.run_steps(s);
     }
     return py::make_tuple(done, results, take_error());

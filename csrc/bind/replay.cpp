@@ -1,6 +1,7 @@
 // The functions that replay: the whole way of a captured call, without going back to Python.
 #include <pybind11/stl.h>
 
+#include "bind/gil.h"
 #include "bind/guarded.h"
 #include "bind/program.h"
 #include "core/replicas.h"
@@ -97,7 +98,7 @@ PyObject* call_one(const Member& m, PyObject* const* values, Py_ssize_t n) {
   std::vector<void*> outputs;
   m.program->new_results(nullptr, &results, &outputs);
   {
-    py::gil_scoped_release release;
+    const WithoutGil released;
     program.run(std::move(inputs), std::move(outputs));
   }
   m.leave();
@@ -179,7 +180,7 @@ PyObject* call_all(const Population& p, PyObject* const* values, Py_ssize_t n) {
   std::vector<std::vector<void*>> outputs;
   py::list results = stacked_results(p, nullptr, &outputs);
   {
-    py::gil_scoped_release release;
+    const WithoutGil released;
     run_replicas(p.programs(), inputs, outputs);
   }
   p.leave();
@@ -221,7 +222,7 @@ py::list run_all(const py::list& programs, const py::list& steps, int64_t count)
   std::vector<std::vector<void*>> outputs;
   py::list results = stacked_results(p, &count, &outputs);
   for (size_t i = 0; i < all.size(); ++i) all[i].outputs = outputs[i];
-  py::gil_scoped_release release;
+  const WithoutGil released;
   run_replicas(p.programs(), all);
   return results;
 }
