@@ -169,6 +169,14 @@ def test_what_is_missing_without_ml_dtypes():
     assert said[0].startswith("bfloat16 needs ml_dtypes") and said[0].endswith('"fastdl[bf16]"')
 
 
+def test_its_name_is_known_before_ml_dtypes_is_imported():
+    code = f"""
+        import fastdl as fd
+        print(fd.cuda.pinned_empty(3, "bfloat16", device={EMULATOR!r}).dtype)
+    """
+    assert python(code).stdout == "bfloat16\n"
+
+
 # ---- operations: those of float32, rounded -----------------------------------------------------
 
 RNG = np.random.default_rng(1)

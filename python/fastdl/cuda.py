@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdl import _core
-from fastdl._array import Array
+from fastdl._array import Array, as_dtype
 
 __all__ = ["Device", "Status", "is_available", "pinned_empty", "status", "stream", "synchronize"]
 
@@ -108,7 +108,7 @@ def pinned_empty(
     Parameters
     ----------
     shape : int or tuple of int
-    dtype : dtype
+    dtype : dtype, also "bfloat16"
 
     Raises
     ------
@@ -122,7 +122,7 @@ def pinned_empty(
     >>> x = fastdl.tensor(batch, device="cuda")
     """
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    return _core.pinned_empty(device, sizes, np.dtype(dtype))
+    return _core.pinned_empty(device, sizes, as_dtype(dtype))
 
 
 def _version(number: int) -> str:
