@@ -10,7 +10,8 @@ namespace {
 
 PyObject* descriptor(DType t) {
   if (t == DType::bf16) {
-    static PyObject* const bf16 = bfloat16_dtype().release().ptr();
+    static PyObject* bf16 = nullptr;  // not set here: the import may let in another thread, to wait
+    if (!bf16) bf16 = bfloat16_dtype().release().ptr();
     return bf16;
   }
   static PyObject* const known[] = {
