@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -284,6 +286,20 @@ def test_limit_from_the_environment() -> None:
     assert python(code, FASTDL_POOL_BYTES="12345").stdout == "12345\n"
     assert python(code, FASTDL_POOL_BYTES="0").stdout == "0\n"
     assert 0 < int(python(code, FASTDL_POOL_BYTES="").stdout) <= 1 << 30
+
+
+@pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_the_limit_of_a_container(file: str) -> None:
+    """A file system of our own in place of the cgroups."""
+    path = "/sys/fs/cgroup/" + file
+    inside = f"mount -t tmpfs none /sys/fs/cgroup && mkdir -p {os.path.dirname(path)}"
+    private = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*private, inside], check=False).returncode:
+        pytest.skip("this process may not mount")
+    code = "from fastdl import _core; print(_core.config()['pool_bytes'])"
+    inside += f' && echo {256 * MIB} > {path} && exec {sys.executable} -c "{code}"'
+    done = subprocess.run([*private, inside], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{64 * MIB}\n"
 
 
 @pytest.mark.parametrize("value", ["-1", "1G", "1e9", "9" * 30])

@@ -14,6 +14,7 @@
 #include <string>
 #include <utility>
 
+#include "core/cgroup.h"
 #include "core/environment.h"
 
 namespace fastdl {
@@ -59,8 +60,7 @@ void unmap_block(void* block) {
 int64_t default_limit() {
   if (const auto n = environment_integer("FASTDL_POOL_BYTES", 0, kMost)) return *n;
   const int64_t pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  const int64_t most = int64_t{1} << 30;
-  return pages > 0 ? std::min(most, pages / 4 * page) : most;
+  return std::min(int64_t{1} << 30, cgroup_memory(pages > 0 ? pages * page : kMost) / 4);
 }
 
 class BlockPool {
