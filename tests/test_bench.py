@@ -114,6 +114,15 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
     return tuple(importlib.import_module(f"benchmarks.{name}") for name in ("rounds", "ceilings"))
 
 
+def test_a_product_is_the_one_that_its_case_names(modules: Any) -> None:
+    affine = importlib.import_module("benchmarks.affine")
+    calls = [lambda name=name: name for name in affine.PRODUCTS]
+    cases = [case for case in affine.CASES if case["product"]]
+    assert len(cases) >= len(calls)
+    for case in cases:
+        assert case.name.startswith(affine._product(case, calls).run() + " ")
+
+
 def times_of(modules: Any, *rounds: tuple[float, float, float]) -> Any:
     """Rounds of 0.1 s: (microseconds, foreign seconds, waited seconds)."""
     times = modules[0].Times()
