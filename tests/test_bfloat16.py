@@ -56,6 +56,24 @@ def test_values_are_rounded_to_nearest_even_and_read_back():
         assert again.device == EMULATOR and same(values(again), values(t))
 
 
+def test_device_and_dtype_are_named_in_one_call_as_in_torch():
+    x, model = fd.Tensor(X), fd.nn.Affine(5, 4)
+    for t in (
+        x.to(EMULATOR, "bfloat16"),
+        x.to(device=EMULATOR, dtype=fd.bfloat16, non_blocking=True),
+        x.to(fd.bfloat16, device=EMULATOR),
+        model.to(device=EMULATOR, dtype="bfloat16").W,
+    ):
+        assert t.device == EMULATOR and t.dtype == fd.bfloat16
+    assert x.to(device="cpu") is x and x.to(dtype=np.float32) is x
+    for holder in (x, model):
+        with pytest.raises(TypeError, match=r"^to: one device .*, got 'cpu' and 'cpu'$"):
+            holder.to("cpu", device="cpu")
+        with pytest.raises(TypeError, match=r"^to: dtype must be .*, got int64"):
+            holder.to("cpu", np.int64)
+    assert model.W.device == EMULATOR  # nothing was moved before the dtype was refused
+
+
 @pytest.mark.parametrize("device", ["cpu", EMULATOR])
 def test_casts_are_on_the_tape(device):
     x = fd.Tensor(numbers(7, 3), requires_grad=True, device=device)

@@ -69,21 +69,39 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return FLOATS[0] if is_bfloat16(dtype) else dtype
 
 
-def target_dtype(target: npt.DTypeLike) -> np.dtype[Any] | None:
-    """Return the float dtype that the target of a ``to`` names, or None for a device's name."""
+def destination(
+    target: npt.DTypeLike | None, dtype: npt.DTypeLike | None, device: str | None
+) -> tuple[str | None, np.dtype[Any] | None]:
+    """Return the device's name and the float dtype that the arguments of a ``to`` give, or None."""
+    if target is not None or dtype is device is None:
+        named = _names_dtype(target)
+        before = dtype if named else device
+        if before is not None:
+            raise TypeError(f"to: one device and one dtype, got {target!r} and {before!r}")
+        if named:
+            dtype = target
+        else:
+            device = str(target)
+    return device, None if dtype is None else _float_dtype(dtype)
+
+
+def _names_dtype(target: npt.DTypeLike | None) -> bool:
     if not isinstance(target, str | type | np.dtype):
         raise TypeError(
             f"to: target must be a device's name or a float dtype, got {type(target).__name__}"
         )
     try:
-        dtype = as_dtype(target)
+        as_dtype(target)
     except TypeError:
-        if not isinstance(target, str):
-            raise
-        return None
-    if dtype not in FLOATS and not is_bfloat16(dtype):
-        raise TypeError(f"to: dtype must be float32, float64 or bfloat16, got {dtype}")
-    return dtype
+        return not isinstance(target, str)
+    return True
+
+
+def _float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    found = as_dtype(dtype)
+    if found not in FLOATS and not is_bfloat16(found):
+        raise TypeError(f"to: dtype must be float32, float64 or bfloat16, got {found}")
+    return found
 
 
 def cast(x: Array, dtype: np.dtype[Any]) -> Array:

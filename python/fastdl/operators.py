@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 import fastdl
-from fastdl._array import target_dtype
+from fastdl._array import destination
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -93,13 +93,23 @@ def gather(self: Tensor, dim: int, index: Tensor | Array) -> Tensor:
     return _tensor(fastdl.ops.gather(self, dim, index))
 
 
-def to(self: Tensor, target: npt.DTypeLike, non_blocking: bool = False) -> Tensor:
-    """Return the tensor on a device or in a float dtype: itself if it is, else a copy, on the tape.
+def to(
+    self: Tensor,
+    target: npt.DTypeLike | None = None,
+    dtype: npt.DTypeLike | None = None,
+    *,
+    device: str | None = None,
+    non_blocking: bool = False,
+) -> Tensor:
+    """Return the tensor on a device, in a float dtype: itself if it is, else a copy, on the tape.
 
     Parameters
     ----------
     target : "cpu", "cuda", or a float dtype
-        float32, float64 or bfloat16, which is rounded to nearest even.
+        ``device`` or ``dtype``, whichever it names.
+    dtype : float32, float64 or bfloat16, optional
+        Rounds to nearest even.
+    device : "cpu" or "cuda", optional
     non_blocking : bool
         Do not wait for the copy from pinned memory (`fastdl.cuda.pinned_empty`), which must then
         stay as it is until `fastdl.cuda.synchronize`.
@@ -111,12 +121,13 @@ def to(self: Tensor, target: npt.DTypeLike, non_blocking: bool = False) -> Tenso
     ValueError
         If there is no such device.
     TypeError
-        If ``target`` is another dtype, or the tensor is of none.
+        If ``dtype`` is another one, or the tensor's is; if neither is given, or one twice.
     """
     from fastdl.ops._device import converted, moved
 
-    dtype = target_dtype(target)
-    return moved(self, str(target), non_blocking) if dtype is None else converted(self, dtype)
+    device, wanted = destination(target, dtype, device)
+    there = self if device is None else moved(self, device, non_blocking)
+    return there if wanted is None else converted(there, wanted)
 
 
 def cpu(self: Tensor) -> Tensor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from fastdl import _core
 from fastdl._array import (
@@ -17,7 +16,6 @@ from fastdl._array import (
     contiguous,
     describe,
     is_float,
-    target_dtype,
     to_device,
 )
 from fastdl.errors import capture_error
@@ -54,31 +52,37 @@ def apply_state(own: Mapping[str, Entry], values: Mapping[str, Array]) -> None:
     parameters_written()
 
 
-def convert(module: Module, target: npt.DTypeLike) -> None:
+def convert(module: Module, device: str | None, dtype: np.dtype[Any] | None) -> None:
     """Do what `Module.to` does, with the arrays of ``module`` and all below it."""
-    every = converter(target)
-    dtype = target_dtype(target)
-    unrounded = every if dtype is None else converter(compute_dtype(dtype))
-    for m in module.modules():
-        new = unrounded if m._in_float32 else every
-        for name, value in list(vars(m).items()):
-            if isinstance(value, Parameter):
-                value._array = new(value._array)
-                value._grad = value._home = None
-            elif name in m._buffers and value is not None:
-                array = new(value._array if isinstance(value, Tensor) else value)
-                setattr(m, name, array if isinstance(array, np.ndarray) else wrap(array))
+    steps = [] if device is None else [(mover(device),) * 2]
+    if dtype is not None:
+        steps.append((caster(dtype), caster(compute_dtype(dtype))))
+    for every, unrounded in steps:
+        for m in module.modules():
+            _convert_own(m, unrounded if m._in_float32 else every)
     layout_changed()
 
 
-def converter(target: npt.DTypeLike) -> Callable[[Array], Array]:
-    """Return what `convert` does with every array."""
-    dtype = target_dtype(target)
-    if dtype is not None:
-        return lambda x: cast(contiguous(x), dtype) if is_float(x.dtype) else x
-    device = _core.device_named(str(target))
+def _convert_own(m: Module, new: Callable[[Array], Array]) -> None:
+    for name, value in list(vars(m).items()):
+        if isinstance(value, Parameter):
+            value._array = new(value._array)
+            value._grad = value._home = None
+        elif name in m._buffers and value is not None:
+            array = new(value._array if isinstance(value, Tensor) else value)
+            setattr(m, name, array if isinstance(array, np.ndarray) else wrap(array))
+
+
+def caster(dtype: np.dtype[Any]) -> Callable[[Array], Array]:
+    """Return what turns float arrays into ``dtype``."""
+    return lambda x: cast(contiguous(x), dtype) if is_float(x.dtype) else x
+
+
+def mover(name: str) -> Callable[[Array], Array]:
+    """Return what moves arrays to a device, which is tried before anything has been moved."""
+    device = _core.device_named(name)
     if device != "cpu":
-        _core.empty_on(device, (), np.dtype(np.float32))  # fails before anything has been moved
+        _core.empty_on(device, (), np.dtype(np.float32))
     return lambda x: to_device(x, device)
 
 

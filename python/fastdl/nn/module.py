@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdl._array import Array, is_float
+from fastdl._array import Array, destination, is_float
 from fastdl.nn._predict import FEW_ROWS, predict_plainly
 from fastdl.nn._state import Entry, apply_state, check_state, convert
 from fastdl.nn.parameter import Parameter
@@ -294,25 +294,33 @@ class Module:
             fn(module)
         return self
 
-    def to(self: _M, target: npt.DTypeLike) -> _M:
+    def to(
+        self: _M,
+        target: npt.DTypeLike | None = None,
+        dtype: npt.DTypeLike | None = None,
+        *,
+        device: str | None = None,
+    ) -> _M:
         """Move parameters and buffers to a device, or convert the float ones; return the module.
 
         Gradients are dropped, and an optimizer made before must be made anew.
 
         Parameters
         ----------
-        target : "cpu", "cuda", or a float dtype
-            On a device buffers are Tensors, on the CPU ndarrays.  With "bfloat16" parameters and
-            statistics of BatchNorm1d and LayerNorm become float32: no digits to spare there.
+        target : "cpu", "cuda", or a float dtype: ``device`` or ``dtype``, whichever it names
+        dtype : float32, float64 or bfloat16, optional
+            With "bfloat16" those of BatchNorm1d and LayerNorm become float32.
+        device : "cpu" or "cuda", optional
+            On a device buffers are Tensors, on the CPU ndarrays.
 
         Raises
         ------
         TypeError
-            If ``target`` is another dtype than float32, float64 or bfloat16.
+            If ``dtype`` is another one; if neither is given, or one twice.
         ValueError, RuntimeError
             If there is no such device, or it cannot be used; the text says what is missing.
         """
-        convert(self, target)
+        convert(self, *destination(target, dtype, device))
         return self
 
     def predict(self, X: ArrayLike, batch_size: int = 4096) -> Array:
