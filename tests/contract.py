@@ -81,6 +81,7 @@ _Change = tuple[str, Any, Any, str]
 def _call_refusals(call: Call, given: dict[str, Any]) -> Iterator[Refusal]:
     op = call.kernel.name
     yield Refusal("unknown argument", {**given, "nonsense": 1}, TypeError, f"{op}: .*nonsense")
+    yield Refusal("no argument's name", {**given, "\ud800": 1}, UnicodeEncodeError, "surrogates")
     first = arguments(op)[0].name
     yield Refusal("given twice", given, TypeError, f"{op}: {first} ", (given[first],))
     for arg in arrays_of(op):

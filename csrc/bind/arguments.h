@@ -17,12 +17,17 @@ struct CallArguments {
   PyObject* names;  // tuple of keyword names, or null
 
   Py_ssize_t keywords() const { return names ? PyTuple_GET_SIZE(names) : 0; }
+  const char* keyword(Py_ssize_t i) const {
+    const char* text = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names, i));
+    if (!text) throw pybind11::error_already_set();  // half of a pair of surrogates
+    return text;
+  }
   /// The value of the argument at `position` called `name`, or null if it was not given.
   PyObject* find(Py_ssize_t position, const char* name, int* used) const {
     PyObject* found = nullptr;
     if (position < positional) found = values[position], ++*used;
     for (Py_ssize_t i = 0; i < keywords(); ++i) {
-      if (std::strcmp(PyUnicode_AsUTF8(PyTuple_GET_ITEM(names, i)), name) != 0) continue;
+      if (std::strcmp(keyword(i), name) != 0) continue;
       if (found)
         throw DTypeError(std::string(op) + ": " + name + " was given by position and by name");
       found = values[positional + i], ++*used;
@@ -108,7 +113,7 @@ Op read_call(const CallArguments& args) {
   Op::visit(op, names);
   std::string odd = "too many positional arguments";
   for (Py_ssize_t i = 0; i < args.keywords(); ++i) {
-    const std::string given = PyUnicode_AsUTF8(PyTuple_GET_ITEM(args.names, i));
+    const std::string given = args.keyword(i);
     bool known = false;
     for (const auto& n : names.list) known = known || n == given;
     if (!known) odd = "unknown argument '" + given + "'";
