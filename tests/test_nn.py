@@ -379,3 +379,14 @@ def test_batch_norm_with_relu_in_one_pass_has_the_bits_of_two(shape, training):
         np.testing.assert_array_equal(fused, apart)
     with pytest.raises(ValueError, match="BatchNorm1d: activation must be None or 'relu'"):
         nn.BatchNorm1d(3, activation="tanh")
+
+
+@pytest.mark.parametrize("dtype", [int, np.float16, "bfloat16"], ids=["int", "float16", "bfloat16"])
+def test_layers_start_in_float32_or_float64(dtype):
+    for layer, size in (
+        (fastdl.nn.Affine, (3, 2)),
+        (fastdl.nn.BatchNorm1d, (3,)),
+        (fastdl.nn.LayerNorm, (3,)),
+    ):
+        with pytest.raises(TypeError, match=r"^dtype must be .* got \w+\d; .to\('bfloat16'\)"):
+            layer(*size, dtype=dtype)

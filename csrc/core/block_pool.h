@@ -18,8 +18,9 @@ void* take_block(int64_t bytes);
 /// Hands a block back; any thread may, in a child process too.
 void give_block(void* block) noexcept;
 
-/// The most that blocks without an array may hold: FASTDL_POOL_BYTES, else 1 GiB or, if that is less, a
-/// quarter of the memory that the machine or the process's cgroup has.  What was handed back longest ago goes first.
+/// The most that blocks without an array may hold: FASTDL_POOL_BYTES, else 1 GiB or, if that is less,
+/// a quarter of the memory that the machine or the process's cgroup has.  What was handed back
+/// longest ago goes first.
 int64_t pool_bytes();
 void set_pool_bytes(int64_t n_bytes);
 /// What they hold now.

@@ -24,6 +24,18 @@ FASTDL_INLINE void check_segments(const char* op, const View& ends, const View& 
                (long long)(S ? end[S - 1] : 0));
 }
 
+/// Visits parameters, gradients and, where those are bf16, the float32 weights beside: then the
+/// parameters are written and not read.
+template <class Op, class V>
+void visit_weights(Op& op, V& v) {
+  if (op.master)
+    v.out("theta", op.theta, "P", Kind::stored);
+  else
+    v.inout("theta", op.theta, "P", Kind::stored);
+  v.in("g", op.g, "P", Kind::stored);
+  v.opt_inout("master", op.master, "P");
+}
+
 /// Throws unless float32 weights are given where theta, in bf16, is what they are rounded to.
 FASTDL_INLINE void check_master(const char* op, const View& theta, const View& master) {
   if (bool(master) != (theta.dtype == DType::bf16))

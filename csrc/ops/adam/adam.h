@@ -37,12 +37,7 @@ struct AdamStep {
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    if (op.master)
-      v.out("theta", op.theta, "P", Kind::stored);
-    else
-      v.inout("theta", op.theta, "P", Kind::stored);
-    v.in("g", op.g, "P", Kind::stored);
-    v.opt_inout("master", op.master, "P");
+    visit_weights(op, v);
     v.inout("m1", op.m1, "P");
     v.inout("m2", op.m2, "P");
     v.opt_inout("m2_max", op.m2_max, "P");

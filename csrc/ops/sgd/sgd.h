@@ -34,12 +34,7 @@ struct SgdStep {
   }
   template <class Self, class V>
   static void visit(Self& op, V& v) {
-    if (op.master)
-      v.out("theta", op.theta, "P", Kind::stored);
-    else
-      v.inout("theta", op.theta, "P", Kind::stored);
-    v.in("g", op.g, "P", Kind::stored);
-    v.opt_inout("master", op.master, "P");
+    visit_weights(op, v);
     v.opt_inout("buf", op.buf, "P");
     v.opt_inout("ema", op.ema, "P");
     v.inout("steps", op.steps, "S", Kind::i64);

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdl import ops
-from fastdl._array import Array
+from fastdl._array import FLOATS, Array, as_dtype
 from fastdl.nn import init
 from fastdl.nn.module import Module
 from fastdl.nn.parameter import Parameter
@@ -18,6 +18,15 @@ from fastdl.random import Generator
 from fastdl.tensor import ArrayLike
 
 _M = TypeVar("_M", bound=Module)
+
+
+def _checked(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    found = as_dtype(dtype)
+    if found not in FLOATS:
+        raise TypeError(
+            f"dtype must be float32 or float64, got {found}; .to('bfloat16') converts a model"
+        )
+    return found
 
 
 class Affine(Module):
@@ -61,6 +70,7 @@ class Affine(Module):
         self.out_features = out_features
         self.activation = activation
         self.precision = precision
+        dtype = _checked(dtype)
         self.W = Parameter(np.empty((in_features, out_features), dtype))
         self.b = Parameter(np.empty(out_features, dtype)) if bias else None
         self.reset_parameters()
@@ -213,6 +223,7 @@ class BatchNorm1d(Module):
         self.eps = eps
         self.momentum = momentum
         self.activation = activation
+        dtype = _checked(dtype)
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_features, dtype)) if affine else None
         track = track_running_stats
@@ -279,6 +290,7 @@ class LayerNorm(Module):
         self.normalized_shape = tuple(axes)
         self.eps = eps
         shift = elementwise_affine and bias
+        dtype = _checked(dtype)
         self.weight = Parameter(np.ones(axes, dtype)) if elementwise_affine else None
         self.bias = Parameter(np.zeros(axes, dtype)) if shift else None
 
