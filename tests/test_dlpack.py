@@ -279,3 +279,22 @@ def test_memory_at_odd_addresses_is_copied(dtype, item):
         t = fd.Tensor(array)
         assert (t._array.pointer == array.pointer) == (offset == item)
         assert t.cpu().numpy().tobytes() == bytes(range(offset, offset + 6 * item))
+
+
+def test_a_dtype_that_numpy_has_not_is_refused_with_its_name():
+    class Foreign:
+        dtype = "torch.bfloat16"
+
+        def __dlpack_device__(self):
+            return 1, 0
+
+        def __dlpack__(self, **options):
+            raise self.error
+
+    x = Foreign()
+    x.error = RuntimeError("Unsupported dtype in DLTensor.")  # NumPy's words
+    with pytest.raises(TypeError, match=r"^from_dlpack: .* got torch.bfloat16; convert it first"):
+        fd.from_dlpack(x)
+    x.error = BufferError("exported already")
+    with pytest.raises(BufferError, match="exported already"):
+        fd.from_dlpack(x)

@@ -126,7 +126,7 @@ _CPU_MEMORY = (1, 3)  # kDLCPU, kDLCUDAHost
 def _imported(x: Any) -> Array:
     kind, number = x.__dlpack_device__()
     if kind in _CPU_MEMORY:
-        return np.from_dlpack(x)
+        return _on_cpu(x)
     device = _core.dlpack_name(kind, number)
     options = {"stream": _core.stream(device)}
     try:
@@ -134,6 +134,18 @@ def _imported(x: Any) -> Array:
     except TypeError:  # a producer from before DLPack 1.0
         capsule = x.__dlpack__(**options)
     return _core.from_dlpack(capsule)
+
+
+def _on_cpu(x: Any) -> Array:
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError) as error:
+        if "dtype" not in str(error):
+            raise
+        raise TypeError(
+            f"from_dlpack: x must be of a dtype that NumPy has, got {getattr(x, 'dtype', error)}; "
+            "convert it first, bfloat16 to float32"
+        ) from error
 
 
 def from_interface(x: Any, device: str) -> Array:
